@@ -1,0 +1,179 @@
+//! The command line. Flags are named as those of Prometheus' exporters.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Proves that low-security workloads cannot reach or enumerate high-security services.
+#[derive(Debug, Parser)]
+#[command(
+    name = "segprobe",
+    version,
+    about,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Sweep for ever and export the verdicts as Prometheus metrics
+    Agent(AgentArgs),
+    /// Sweep every boundary once and print the verdicts
+    ///
+    /// Exit codes: 0 all pass or unverified, 1 a fail, 2 inconclusive and no fail, 64 wrong usage or configuration.
+    Check(CheckArgs),
+    /// Show what segprobe does in a lab of its own, without configuration, root or a cluster
+    Demo(DemoArgs),
+    /// Check a configuration without sending a packet
+    Validate(ConfigArgs),
+    /// Print the JSON Schema of the configuration
+    Schema,
+}
+
+/// The configuration file.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigArgs {
+    /// Configuration file (YAML)
+    #[arg(long = "config.file", value_name = "FILE")]
+    pub config_file: PathBuf,
+}
+
+/// Who and where this agent is.
+#[derive(Clone, Debug, Args)]
+pub struct PlaceArgs {
+    /// Name of this node; the host's name by default
+    #[arg(long = "node.name", value_name = "NAME", env = "NODE_NAME")]
+    pub node_name: Option<String>,
+    /// Namespace of this pod: the `source_namespace` label where the configuration names none
+    #[arg(long = "vantage.namespace", value_name = "NAMESPACE", env = "POD_NAMESPACE", default_value = "")]
+    pub namespace: String,
+}
+
+/// How the log looks.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct LogArgs {
+    /// Least severity that is logged
+    #[arg(long = "log.level", value_name = "LEVEL", value_enum, default_value = "info")]
+    pub level: LogLevel,
+    /// Format of the log
+    #[arg(long = "log.format", value_name = "FORMAT", value_enum, default_value = "logfmt")]
+    pub format: LogFormat,
+}
+
+/// Severities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Everything.
+    Debug,
+    /// What an operator wants to know.
+    Info,
+    /// What an operator should look at.
+    Warn,
+    /// What does not work.
+    Error,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// `key=value` pairs.
+    Logfmt,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Arguments of `agent`.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// The configuration file.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Who and where.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Address to serve HTTP on; `:port` means every address
+    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":11450")]
+    pub listen_address: String,
+    /// Path of the metrics
+    #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = telemetry_path)]
+    pub telemetry_path: String,
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The configuration file.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Who and where.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value = "table")]
+    pub output: Output,
+    /// Show what would be asked and what it costs, and send nothing
+    #[arg(long)]
+    pub plan: bool,
+    /// Exit with 2 where a verdict is unverified: nothing but proof will do
+    #[arg(long)]
+    pub require_witness: bool,
+}
+
+/// Forms of the result of `check`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Stop after the first sweep; exit with 0 where every verdict is the one that the lab was built to give, else 1
+    #[arg(long)]
+    pub once: bool,
+    /// Address to serve the page and the metrics on
+    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "127.0.0.1:11450")]
+    pub listen_address: String,
+}
+
+fn telemetry_path(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
+    let taken = text == "/" || text.starts_with("/-/") || text.starts_with("/api/");
+    if text.starts_with('/') && text.chars().all(plain) && !taken {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a path such as /metrics that is not /, /-/… or /api/…".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn telemetry_paths() {
+        assert!(telemetry_path("/metrics").is_ok() && telemetry_path("/a/b-c").is_ok());
+        for wrong in ["", "metrics", "/", "/-/ready", "/api/v1/checks", "/{x}", "/a b"] {
+            assert!(telemetry_path(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The subcommands: one file each, each a short story.
+
+mod agent;
+mod check;
+mod demo;
+mod schema;
+mod validate;
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use crate::{
+    cli::{Cli, Command, PlaceArgs},
+    config::{Config, DnsServer, Files, LoadError, PositiveControl, load},
+    export::Run,
+    inventory::system_dns,
+    plan::{Plan, plan},
+    vantage,
+};
+
+/// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
+pub const EXIT_USAGE: u8 = 64;
+
+/// What ends a subcommand early: one line or several, and an exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(#[from] LoadError),
+    /// The command line or the surroundings are wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// Something of the system failed.
+    #[error("{what}: {source}")]
+    System {
+        /// Operation and object.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Failure {
+    fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::System { what, source }
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) | Self::Usage(_) => ExitCode::from(EXIT_USAGE),
+            Self::System { .. } => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Runs a subcommand to its end.
+pub fn run(cli: Cli) -> ExitCode {
+    let ended = match cli.command {
+        Command::Agent(args) => agent::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Validate(args) => validate::run(&args),
+        Command::Schema => schema::run(),
+    };
+    ended.unwrap_or_else(|failure| {
+        for line in failure.to_string().lines() {
+            eprintln!("segprobe: {line}");
+        }
+        failure.exit_code()
+    })
+}
+
+/// A configuration, where it came from and what it asks for.
+struct Loaded {
+    config: Arc<Config>,
+    files: Files,
+    plan: Arc<Plan>,
+}
+
+/// Reads the configuration, and the system's resolvers where it needs them.
+fn load_plan(path: &Path, place: &PlaceArgs) -> Result<Loaded, Failure> {
+    let (config, files) = load(path)?;
+    let resolv_conf = PathBuf::from("/etc/resolv.conf");
+    let system = if needs_system_dns(&config) {
+        system_dns(&resolv_conf).map_err(|e| {
+            let path = resolv_conf.display();
+            Failure::Usage(format!("{path}: {e}; set dns.servers and dns.resolver to addresses"))
+        })?
+    } else {
+        Vec::new()
+    };
+    let plan = plan(&config, &system, &place.namespace);
+    Ok(Loaded { config: Arc::new(config), files, plan: Arc::new(plan) })
+}
+
+fn needs_system_dns(config: &Config) -> bool {
+    use crate::config::Address;
+    let names = config.targets.iter().any(|t| {
+        let listed = t.cluster_ips.len() + t.endpoints.len() + t.nodes.len() + t.external.len();
+        listed == 0 && !matches!(t.address, Some((Address::Ip(_), _)))
+            || t.external.iter().any(|a| matches!(a, Address::Name(_)))
+    });
+    let asked = config.boundaries.iter().any(|b| b.srv_wildcard.is_some() || b.service_lookup.is_some());
+    (asked && config.dns.servers.contains(&DnsServer::System))
+        || (config.dns.resolver == DnsServer::System && (names || config.positive.contains(&PositiveControl::Resolver)))
+}
+
+/// What is said about this run.
+fn run_info(place: &PlaceArgs) -> Run {
+    let uname = nix::sys::utsname::uname().ok();
+    let of = |text: Option<&std::ffi::OsStr>| text.map(|t| t.to_string_lossy().into_owned()).unwrap_or_default();
+    let host = of(uname.as_ref().map(|u| u.nodename()));
+    Run {
+        node: place.node_name.clone().unwrap_or(host).into(),
+        kernel: of(uname.as_ref().map(|u| u.release())).into(),
+        icmp_evidence: vantage::kernel_gives_icmp(),
+    }
+}
+
+/// Two threads: one may be busy with a page while the other sends.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(Failure::system("start the runtime"))
+}
+
+/// Where a listener of the agent can be reached from this machine.
+fn browse(address: SocketAddr) -> String {
+    let ip = address.ip();
+    if ip.is_unspecified() { format!("http://localhost:{}/", address.port()) } else { format!("http://{address}/") }
+}
+
+/// Connects that fit into the limit of open descriptors beside everything else.
+fn most_in_flight(descriptors: u64) -> u32 {
+    u32::try_from(descriptors.saturating_sub(128).max(16)).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,149 @@
+//! `segprobe check`: one sweep of every boundary, and the verdicts.
+
+use std::{
+    collections::HashMap,
+    io::{self, BufWriter, IsTerminal, Write},
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{Failure, Loaded, load_plan, run_info, runtime};
+use crate::{
+    cli::{CheckArgs, Output},
+    config::Config,
+    export::{Run, json, table},
+    ledger::{Ledger, Snapshot},
+    model::Verdict,
+    plan::Plan,
+    sweep::{Progress, Sweeper},
+    vantage::raise_descriptor_limit,
+};
+
+pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
+    let Loaded { mut config, plan, .. } = load_plan(&args.config.config_file, &args.place)?;
+    if args.plan {
+        show_plan(&config, &plan).map_err(Failure::system("write the plan"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let descriptors = raise_descriptor_limit().map_err(Failure::system("raise the limit of open descriptors"))?;
+    if let Some(config) = Arc::get_mut(&mut config) {
+        config.pace.in_flight = config.pace.in_flight.min(super::most_in_flight(descriptors));
+    }
+    let run = run_info(&args.place);
+    let began = Instant::now();
+    let snapshot = runtime()?.block_on(sweep_all(config, plan, &run))?;
+    let now = Instant::now();
+    print(args, &run, &snapshot, now, began.elapsed()).map_err(Failure::system("write the result"))?;
+    Ok(ExitCode::from(exit_code(table::totals(&snapshot, now), args.require_witness)))
+}
+
+/// 0 pass and unverified, 1 a fail, 2 inconclusive and no fail.
+fn exit_code(totals: [usize; 4], require_witness: bool) -> u8 {
+    let some = |verdict: Verdict| totals[verdict as usize] > 0;
+    match () {
+        () if some(Verdict::Fail) => 1,
+        () if some(Verdict::Inconclusive) || (require_witness && some(Verdict::Unverified)) => 2,
+        () => 0,
+    }
+}
+
+/// All boundaries one after the other: their budgets are the agent's.
+async fn sweep_all(config: Arc<Config>, plan: Arc<Plan>, run: &Run) -> Result<Arc<Snapshot>, Failure> {
+    let sweeper = Sweeper::new(config.clone(), plan.clone(), run.icmp_evidence);
+    let sweeper = Arc::new(sweeper.map_err(Failure::system("set up the resolver"))?);
+    let ledger = Ledger::default();
+    ledger.follow(&plan, &config.hash, Instant::now());
+    let progress = io::stderr().is_terminal().then(|| tokio::spawn(show_progress(sweeper.progress())));
+    for planned in &plan.boundaries {
+        ledger.record(&sweeper.sweep(planned, &HashMap::new()).await);
+    }
+    if let Some(progress) = progress {
+        progress.abort();
+        eprint!("\r\x1b[K");
+    }
+    Ok(ledger.snapshot())
+}
+
+async fn show_progress(progress: Arc<Progress>) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(200));
+    loop {
+        ticks.tick().await;
+        let (done, planned) = progress.get();
+        eprint!("\r\x1b[Kprobing: {done} of {planned} addresses and DNS techniques");
+    }
+}
+
+fn print(args: &CheckArgs, run: &Run, snapshot: &Snapshot, now: Instant, took: Duration) -> io::Result<()> {
+    match args.output {
+        Output::Json => {
+            let mut out = BufWriter::new(io::stdout().lock());
+            serde_json::to_writer_pretty(&mut out, &json::Report::new(run, snapshot, now))?;
+            writeln!(out)?;
+            out.flush()
+        }
+        Output::Table => {
+            let width = terminal_size::terminal_size_of(io::stdout()).map(|(w, _)| usize::from(w.0));
+            let mut out = BufWriter::new(anstream::AutoStream::auto(io::stdout()).lock());
+            table::write(&mut out, snapshot, now, width)?;
+            writeln!(out, "{} in {:.1} s", table::summary(table::totals(snapshot, now)), took.as_secs_f64())?;
+            out.flush()
+        }
+    }
+}
+
+fn show_plan(config: &Config, plan: &Plan) -> io::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    for planned in &plan.boundaries {
+        let boundary = &planned.boundary;
+        let cost = planned.cost(config, plan.positive.len());
+        writeln!(
+            out,
+            "{}  {} → {}, expected {}, every {} s: {} checks of {} addresses and ports",
+            boundary.name,
+            boundary.from,
+            boundary.to,
+            boundary.expect,
+            boundary.interval.as_secs(),
+            cost.checks,
+            cost.addresses
+        )?;
+        writeln!(
+            out,
+            "  one sweep: at most {} connects and {} DNS queries, {} packets a second, {} s to {} s",
+            cost.connects, cost.dns_queries, cost.packets_per_second, cost.least_seconds, cost.most_seconds
+        )?;
+        if cost.most_seconds > boundary.interval.as_secs() {
+            writeln!(
+                out,
+                "  a silent network would overrun the interval: raise it, or pace.per_second and pace.in_flight"
+            )?;
+        }
+        for check in &planned.checks {
+            writeln!(out, "  {}", check.id)?;
+        }
+    }
+    for gap in &plan.not_tested {
+        writeln!(out, "not tested: {}: {}: {}", gap.boundary, gap.what, gap.why)?;
+    }
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes() {
+        for (totals, require_witness, expected) in [
+            ([0, 0, 0, 5], false, 0),
+            ([0, 0, 1, 5], false, 0),
+            ([0, 0, 1, 5], true, 2),
+            ([0, 1, 0, 5], false, 2),
+            ([1, 1, 1, 5], true, 1),
+            ([0; 4], true, 0),
+        ] {
+            assert_eq!(exit_code(totals, require_witness), expected, "{totals:?} {require_witness}");
+        }
+    }
+}

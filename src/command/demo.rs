@@ -1,0 +1,172 @@
+//! `segprobe demo`: a lab of its own, the table after the first sweep, then the page until Ctrl-C.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::{self, BufWriter, Write},
+    net::TcpListener,
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Failure, browse, run_info, runtime};
+use crate::{
+    cli::{DemoArgs, PlaceArgs},
+    config,
+    export::{
+        Run,
+        http::{self, Site},
+        metrics::Metrics,
+        table,
+    },
+    lab::{self, Lab},
+    ledger::{Ledger, Snapshot, SweepReport, Transition},
+    model::{Mode, Verdict},
+    plan::plan,
+    sweep::{
+        Sweeper,
+        schedule::{self, Observer},
+    },
+};
+
+pub fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
+    // The page is for this machine's browser, so its listener is made before the machine's network is left.
+    let listener = if args.once { None } else { Some(bind(&args.listen_address)?) };
+    let isolated = lab::enter();
+    runtime()?.block_on(async {
+        let lab = lab::start().await.map_err(Failure::system("start the lab on 127.86.0.0/16"))?;
+        introduce(&lab, isolated).map_err(Failure::system("write to standard output"))?;
+        demonstrate(lab, listener).await
+    })
+}
+
+fn bind(address: &str) -> Result<TcpListener, Failure> {
+    // Another demo may be running: any port will do.
+    let listener = http::bind(address).or_else(|_| http::bind("127.0.0.1:0"));
+    listener.map_err(Failure::system(format!("listen on {address}")))
+}
+
+fn introduce(lab: &Lab, isolated: io::Result<()>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let place = match isolated {
+        Ok(()) => "a network namespace of its own".to_owned(),
+        Err(e) => format!("this machine's loopback interface, because no namespace of its own is allowed ({e})"),
+    };
+    writeln!(out, "A cluster in miniature, in {place}: pods of `storefront` must neither reach nor")?;
+    writeln!(out, "enumerate the services of `payments`. segprobe stands in `storefront` and tries …")?;
+    if lab.only_open {
+        writeln!(
+            out,
+            "Silence cannot be made here (CAP_NET_ADMIN is missing): segmented and dead services are left out."
+        )?;
+    }
+    writeln!(out)
+}
+
+async fn demonstrate(lab: Lab, listener: Option<TcpListener>) -> Result<ExitCode, Failure> {
+    let run = run_info(&PlaceArgs { node_name: Some("demo".into()), namespace: String::new() });
+    let config = Arc::new(config::parse(Path::new("demo"), &lab.config)?);
+    let plan = Arc::new(plan(&config, &[], ""));
+    let sweeper = Sweeper::new(config.clone(), plan.clone(), run.icmp_evidence);
+    let sweeper = Arc::new(sweeper.map_err(Failure::system("set up the resolver"))?);
+    let ledger = Arc::new(Ledger::default());
+    ledger.follow(&plan, &config.hash, Instant::now());
+    let began = Instant::now();
+    let mut first = Vec::new();
+    for planned in &plan.boundaries {
+        let report = sweeper.sweep(planned, &HashMap::new()).await;
+        ledger.record(&report);
+        first.push(report);
+    }
+    let surprises = surprises(&lab, &ledger.snapshot(), Instant::now());
+    print(&ledger.snapshot(), began.elapsed(), &surprises).map_err(Failure::system("write to standard output"))?;
+    match listener {
+        Some(listener) => serve(listener, run, sweeper, ledger, &first).await,
+        None if surprises.is_empty() => Ok(ExitCode::SUCCESS),
+        None => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// Targets whose worst verdict is not the one that the lab was built to give.
+fn surprises(lab: &Lab, snapshot: &Snapshot, now: Instant) -> Vec<String> {
+    let mut found: BTreeMap<&str, Verdict> = BTreeMap::new();
+    for check in snapshot.checks.iter().filter(|c| c.mode == Mode::Judge) {
+        let verdict = check.reason_at(now).verdict();
+        found.entry(&check.id.target).and_modify(|worst| *worst = verdict.min(*worst)).or_insert(verdict);
+    }
+    let expected: BTreeMap<&str, Verdict> = lab.expected.iter().copied().collect();
+    let targets = expected.keys().chain(found.keys()).collect::<std::collections::BTreeSet<_>>();
+    let told = |verdict: Option<&Verdict>| verdict.map_or("no verdict", |v| v.as_str());
+    targets
+        .into_iter()
+        .filter(|target| expected.get(**target) != found.get(**target))
+        .map(|t| format!("{t}: expected {}, found {}", told(expected.get(*t)), told(found.get(*t))))
+        .collect()
+}
+
+fn print(snapshot: &Snapshot, took: Duration, surprises: &[String]) -> io::Result<()> {
+    let now = Instant::now();
+    let width = terminal_size::terminal_size_of(io::stdout()).map(|(w, _)| usize::from(w.0));
+    let mut out = BufWriter::new(anstream::AutoStream::auto(io::stdout()).lock());
+    table::write(&mut out, snapshot, now, width)?;
+    writeln!(out, "{} in {:.1} s", table::summary(table::totals(snapshot, now)), took.as_secs_f64())?;
+    writeln!(
+        out,
+        "\nOnly `pass` is proof: blocked from a vantage that works, while a witness that may reach the target did.\n\
+         A dead target (`batch`) looks blocked to every other tool; here it is `inconclusive`."
+    )?;
+    for surprise in surprises {
+        writeln!(out, "not as built: {surprise}")?;
+    }
+    out.flush()
+}
+
+async fn serve(
+    listener: TcpListener,
+    run: Run,
+    sweeper: Arc<Sweeper>,
+    ledger: Arc<Ledger>,
+    first: &[SweepReport],
+) -> Result<ExitCode, Failure> {
+    let address = listener.local_addr().map_err(Failure::system("read the listener's address"))?;
+    let metrics = Arc::new(Metrics::new(run.clone()).map_err(|e| Failure::Usage(e.to_string()))?);
+    metrics.reloaded(true);
+    for report in first {
+        metrics.announce(&report.boundary);
+        metrics.count(report);
+    }
+    let site = Site {
+        ledger: ledger.clone(),
+        metrics: metrics.clone(),
+        series: Arc::new(ArcSwap::from_pointee(sweeper.config.series)),
+        run,
+        telemetry_path: "/metrics".into(),
+        reload: None,
+    };
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let observer: Arc<dyn Observer> = Arc::new(Counter(metrics));
+    schedule::run(&sweeper, &ledger, &observer, &stop, &tasks);
+    let server = tokio::spawn(http::serve(listener, site, stop.clone()));
+    println!("\nThe page: {0}  The metrics: {0}metrics  Ctrl-C ends it.", browse(address));
+    tokio::signal::ctrl_c().await.map_err(Failure::system("wait for Ctrl-C"))?;
+    stop.cancel();
+    // How the server ended is of no interest at the end of a demo.
+    let _ = server.await;
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Counter(Arc<Metrics>);
+
+impl Observer for Counter {
+    fn swept(&self, report: &SweepReport, _: &[Transition]) {
+        self.0.count(report);
+    }
+
+    fn overran(&self, boundary: &str, times: u64) {
+        self.0.overran(boundary, times);
+    }
+}

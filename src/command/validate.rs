@@ -1,0 +1,22 @@
+//! `segprobe validate`: the configuration as it would be used, without a packet.
+
+use std::{io::Write, process::ExitCode};
+
+use super::Failure;
+use crate::{cli::ConfigArgs, config::load, plan::plan};
+
+pub fn run(args: &ConfigArgs) -> Result<ExitCode, Failure> {
+    let (config, _) = load(&args.config_file)?;
+    // The system's DNS servers belong to the machine that the agent will run on, not to this one.
+    let plan = plan(&config, &[], "");
+    let checks: usize = plan.boundaries.iter().map(|b| b.checks.len()).sum();
+    let text = format!(
+        "{}: valid: {} zones, {} boundaries, {} targets, {checks} checks besides those of the system's DNS servers",
+        args.config_file.display(),
+        config.zones.len(),
+        config.boundaries.len(),
+        config.targets.len(),
+    );
+    writeln!(std::io::stdout(), "{text}").map_err(Failure::system("write to standard output"))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,199 @@
+//! The configuration: one YAML document and the target files that it names, checked as a whole before anything is used.
+//!
+//! [`load`] reads files and gives a [`Config`]; nothing else in the crate sees the document's own types.
+
+mod cross_checks;
+mod document;
+mod load;
+mod scalars;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use hickory_resolver::proto::rr::Name;
+
+pub use document::json_schema;
+pub use load::{Files, LoadError, Problem, load, parse};
+
+use crate::{
+    model::{AddressKind, ClosedRule, Expect, Mode},
+    verdict::NegativeControl,
+};
+
+/// A checked configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// SHA-256 over the contents of all files, in hex: tells two configurations apart.
+    pub hash: String,
+    /// Zone names with their namespaces.
+    pub zones: BTreeMap<Arc<str>, Vec<Arc<str>>>,
+    /// What is tested.
+    pub boundaries: Vec<Boundary>,
+    /// What is in the zones.
+    pub targets: Vec<Target>,
+    /// Where the agent's own sockets stand.
+    pub vantage: VantageConfig,
+    /// Other vantages of the agent, known to be allowed.
+    pub witnesses: Vec<WitnessConfig>,
+    /// Positive controls over TCP.
+    pub positive: Vec<PositiveControl>,
+    /// Negative controls over TCP.
+    pub negative: Vec<NegativeControl>,
+    /// The cluster's DNS.
+    pub dns: DnsConfig,
+    /// Budgets.
+    pub pace: PaceConfig,
+    /// Bounds on the number of series.
+    pub series: SeriesConfig,
+}
+
+/// A directed pair of zones and what is promised of it.
+#[derive(Clone, Debug)]
+pub struct Boundary {
+    /// Unique name.
+    pub name: Arc<str>,
+    /// Zone that the vantage stands in.
+    pub from: Arc<str>,
+    /// Zone of the targets.
+    pub to: Arc<str>,
+    /// What is promised.
+    pub expect: Expect,
+    /// Time between the starts of two sweeps.
+    pub interval: Duration,
+    /// Time for one connect; at least 2 s, because the kernel repeats a SYN after 1 s.
+    pub timeout: Duration,
+    /// Connects to each address.
+    pub attempts: u32,
+    /// What an unexplained RST of an endpoint means.
+    pub closed: ClosedRule,
+    /// `srv-wildcard`, where it is not off.
+    pub srv_wildcard: Option<Mode>,
+    /// `service-lookup`, where it is not off.
+    pub service_lookup: Option<Mode>,
+}
+
+/// A service, pod or host of a zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its zone.
+    pub zone: Arc<str>,
+    /// Kubernetes namespace; empty outside of the cluster.
+    pub namespace: Arc<str>,
+    /// The service's or host's name: the first half of the `target` label.
+    pub name: Arc<str>,
+    /// True where the name is that of a Kubernetes Service, so that DNS may know it.
+    pub is_service: bool,
+    /// ClusterIPs.
+    pub cluster_ips: Box<[IpAddr]>,
+    /// Addresses of the pods behind it.
+    pub endpoints: Box<[IpAddr]>,
+    /// Nodes whose `node_port`s lead to it.
+    pub nodes: Box<[IpAddr]>,
+    /// Load balancers and other external addresses.
+    pub external: Box<[Address]>,
+    /// Any other address or name, and who answers there. Unused where addresses are listed.
+    pub address: Option<(Address, AddressKind)>,
+    /// Ports.
+    pub ports: Box<[Port]>,
+}
+
+/// A port of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The service's port: the second half of the `target` label.
+    pub port: u16,
+    /// The port of the endpoints.
+    pub target_port: u16,
+    /// The port of the nodes.
+    pub node_port: Option<u16>,
+}
+
+/// An address, or a name that is resolved afresh in each sweep.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// An IP address.
+    Ip(IpAddr),
+    /// An absolute DNS name.
+    Name(Arc<str>),
+}
+
+/// The agent's own place in the network.
+#[derive(Clone, Debug, Default)]
+pub struct VantageConfig {
+    /// `source_namespace` label; the command line's where absent.
+    pub namespace: Option<Arc<str>>,
+    /// `source` label.
+    pub identity: Option<Arc<str>>,
+    /// Source addresses; the kernel chooses where empty.
+    pub source: Box<[IpAddr]>,
+}
+
+/// A second vantage of the agent that is known to be allowed to reach a zone.
+#[derive(Clone, Debug)]
+pub struct WitnessConfig {
+    /// The zone that it may reach.
+    pub zone: Arc<str>,
+    /// Its source addresses.
+    pub source: Box<[IpAddr]>,
+}
+
+/// Something that the vantage may reach over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PositiveControl {
+    /// Port 53 of the resolver.
+    Resolver,
+    /// An address.
+    Address(SocketAddr),
+}
+
+/// A DNS server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DnsServer {
+    /// Those of `/etc/resolv.conf`.
+    System,
+    /// A server with a name for its label.
+    Named(Arc<str>, SocketAddr),
+}
+
+/// The cluster's DNS and how it is asked.
+#[derive(Clone, Debug)]
+pub struct DnsConfig {
+    /// The cluster's zone, absolute.
+    pub zone: Name,
+    /// The servers that are tested.
+    pub servers: Vec<DnsServer>,
+    /// The server that resolves targets' names.
+    pub resolver: DnsServer,
+    /// Time for one attempt.
+    pub timeout: Duration,
+    /// Attempts before a question counts as lost.
+    pub attempts: u32,
+    /// Queries a second to each server.
+    pub queries_per_second: u32,
+    /// Names that this vantage may know: the self-check.
+    pub known_names: Vec<Name>,
+}
+
+/// Budgets of the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PaceConfig {
+    /// Connects in flight.
+    pub in_flight: u32,
+    /// Connects started a second.
+    pub per_second: u32,
+    /// Least time between two attempts at one address.
+    pub spacing: Duration,
+}
+
+/// Bounds on the number of series in `/metrics`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeriesConfig {
+    /// Up to so many checks, each has series of its own.
+    pub every_check: u32,
+    /// Past that only `fail` and `inconclusive` ones have, the worst first and at most so many.
+    pub worst_checks: u32,
+}

@@ -1,0 +1,515 @@
+//! What serde cannot see: whether the document's parts fit each other. Gives a [`Config`] or everything that is wrong.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use hickory_resolver::proto::rr::Name;
+use ipnet::IpNet;
+
+use super::{
+    Address, Boundary, Config, DnsConfig, DnsServer, LoadError, PaceConfig, Port, PositiveControl, Problem,
+    SeriesConfig, Target, VantageConfig, WitnessConfig, document as doc,
+    scalars::{Ip, Located, OneOrMany, Position, socket_address},
+};
+use crate::{
+    model::{AddressKind, Expect, Family, Mode},
+    verdict::NegativeControl,
+};
+
+/// More problems than this are not worth reading.
+const MOST_PROBLEMS: usize = 20;
+/// Bounds what one configuration can make the agent hold.
+const MOST_ADDRESSES: usize = 500_000;
+const LEAST_TIMEOUT: Duration = Duration::from_secs(2);
+
+struct Checker<'a> {
+    main: &'a Path,
+    problems: Vec<Problem>,
+}
+
+impl Checker<'_> {
+    fn problem(&mut self, at: Position, message: impl Into<String>) {
+        let main = self.main;
+        self.problem_in(main, at, message);
+    }
+
+    fn problem_in(&mut self, file: &Path, at: Position, message: impl Into<String>) {
+        if self.problems.len() < MOST_PROBLEMS {
+            self.problems.push(Problem::new(file, at, message));
+        }
+    }
+
+    fn number(&mut self, what: &str, value: &Located<u32>, range: std::ops::RangeInclusive<u32>) -> u32 {
+        if !range.contains(&value.value) {
+            let (least, most) = (range.start(), range.end());
+            self.problem(value.at, format!("{what}: found {}, expected {least} to {most}", value.value));
+        }
+        value.value
+    }
+
+    fn word(&mut self, what: &str, value: &Located<String>) {
+        if !is_word(&value.value) {
+            let message =
+                format!("{what}: found `{}`, expected up to 63 letters, digits, `-`, `_` or `.`", value.value);
+            self.problem(value.at, message);
+        }
+    }
+}
+
+/// Names that become labels: short and plain.
+fn is_word(text: &str) -> bool {
+    (1..=63).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
+/// A Kubernetes namespace's or Service's name (RFC 1123 label).
+fn is_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+pub fn check(
+    main: &Path,
+    document: doc::Document,
+    targets: Vec<(&Path, Located<doc::Target>)>,
+    hash: String,
+) -> Result<Config, LoadError> {
+    let mut c = Checker { main, problems: Vec::new() };
+    let zones = zones(&mut c, &document.zones);
+    let targets = check_targets(&mut c, &zones, targets);
+    let dns = dns(&mut c, &document.dns);
+    let witnesses = witnesses(&mut c, &zones, &document.witnesses);
+    let boundaries = boundaries(&mut c, &zones, &witnesses, &document.boundaries);
+    let positive = document.controls.positive.iter().filter_map(|p| positive(&mut c, p)).collect();
+    if document.controls.positive.is_empty() {
+        c.problem(Position::default(), "controls.positive is empty: without one nothing can ever pass");
+    }
+    let negative = document.controls.negative.iter().filter_map(|n| negative(&mut c, n)).collect();
+    let vantage = vantage(&mut c, document.vantage);
+    let pace = PaceConfig {
+        in_flight: c.number("pace.in_flight", &document.pace.in_flight, 1..=65_536),
+        per_second: c.number("pace.per_second", &document.pace.per_second, 1..=1_000_000),
+        spacing: document.pace.spacing.0,
+    };
+    let series = SeriesConfig { every_check: document.series.every_check, worst_checks: document.series.worst_checks };
+    match dns {
+        Some(dns) if c.problems.is_empty() => {
+            Ok(Config { hash, zones, boundaries, targets, vantage, witnesses, positive, negative, dns, pace, series })
+        }
+        _ => Err(LoadError(c.problems)),
+    }
+}
+
+fn zones(c: &mut Checker<'_>, zones: &BTreeMap<String, Located<doc::Zone>>) -> BTreeMap<Arc<str>, Vec<Arc<str>>> {
+    let mut owner: HashMap<&str, &str> = HashMap::new();
+    let mut checked = BTreeMap::new();
+    for (name, zone) in zones {
+        if !is_word(name) {
+            c.problem(zone.at, format!("zone `{name}`: expected up to 63 letters, digits, `-`, `_` or `.`"));
+        }
+        for namespace in &zone.value.namespaces {
+            if !is_label(&namespace.value) {
+                let message = format!("found `{}`, expected a Kubernetes namespace", namespace.value);
+                c.problem(namespace.at, message);
+            }
+            match owner.entry(&namespace.value) {
+                Entry::Occupied(other) => {
+                    let message = format!("namespace `{}` is in zone `{}` already", namespace.value, other.get());
+                    c.problem(namespace.at, message);
+                }
+                Entry::Vacant(free) => {
+                    free.insert(name);
+                }
+            }
+        }
+        let namespaces = zone.value.namespaces.iter().map(|n| n.value.as_str().into()).collect();
+        checked.insert(name.as_str().into(), namespaces);
+    }
+    checked
+}
+
+fn list(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    names.into_iter().map(|n| format!("`{}`", n.as_ref())).collect::<Vec<_>>().join(", ")
+}
+
+fn boundaries(
+    c: &mut Checker<'_>,
+    zones: &BTreeMap<Arc<str>, Vec<Arc<str>>>,
+    witnesses: &[WitnessConfig],
+    boundaries: &[Located<doc::Boundary>],
+) -> Vec<Boundary> {
+    if boundaries.is_empty() {
+        c.problem(Position::default(), "boundaries is empty, expected at least one");
+    }
+    let mut names = BTreeSet::new();
+    let mut checked = Vec::with_capacity(boundaries.len());
+    for located in boundaries {
+        let boundary = &located.value;
+        c.word("boundary name", &boundary.name);
+        if !names.insert(&boundary.name.value) {
+            c.problem(boundary.name.at, format!("boundary `{}` exists already", boundary.name.value));
+        }
+        for (what, zone) in [("from", &boundary.from), ("to", &boundary.to)] {
+            if !zones.contains_key(zone.value.as_str()) {
+                let message = format!("{what}: no zone `{}`, expected one of {}", zone.value, list(zones.keys()));
+                c.problem(zone.at, message);
+            }
+        }
+        let tcp = &boundary.tcp.value;
+        let attempts = c.number("tcp.attempts", &tcp.attempts, 1..=10);
+        let timeout = tcp.timeout.value.0;
+        if timeout < LEAST_TIMEOUT {
+            let message = format!(
+                "tcp.timeout: found {timeout:?}, expected 2s or more: the kernel repeats a lost SYN after 1 s only"
+            );
+            c.problem(tcp.timeout.at, message);
+        }
+        let interval = boundary.interval.value.0;
+        let witnessed = witnesses.iter().any(|w| *w.zone == *boundary.to.value);
+        // A silent address costs every attempt, the witness before and after, and the controls before and after.
+        let connects = attempts + 2 + if witnessed { 2 } else { 0 };
+        let longest = timeout * connects;
+        if longest >= interval {
+            let message = format!(
+                "interval: found {interval:?}, but {connects} connects of {timeout:?} to one silent address take {longest:?}; \
+                 expected a longer interval, or fewer attempts or a shorter time-out"
+            );
+            let at = if boundary.interval.at == Position::default() { located.at } else { boundary.interval.at };
+            c.problem(at, message);
+        }
+        let expect = match boundary.expect {
+            doc::ExpectWord::Blocked => Expect::Blocked,
+            doc::ExpectWord::Open => Expect::Open,
+        };
+        let techniques = match (&boundary.dns, expect) {
+            (Some(techniques), Expect::Open) => {
+                c.problem(techniques.at, "dns: found in a boundary that expects `open`, where disclosure is no breach");
+                None
+            }
+            (techniques, Expect::Blocked) => techniques.as_ref().map(|t| &t.value),
+            (None, Expect::Open) => None,
+        };
+        let defaults = doc::Techniques::default();
+        let mode = |of: fn(&doc::Techniques) -> doc::ModeWord| match (expect, of(techniques.unwrap_or(&defaults))) {
+            (Expect::Open, _) | (_, doc::ModeWord::Off) => None,
+            (_, doc::ModeWord::Judge) => Some(Mode::Judge),
+            (_, doc::ModeWord::Report) => Some(Mode::Report),
+        };
+        checked.push(Boundary {
+            name: boundary.name.value.as_str().into(),
+            from: boundary.from.value.as_str().into(),
+            to: boundary.to.value.as_str().into(),
+            expect,
+            interval,
+            timeout,
+            attempts,
+            closed: tcp.closed,
+            srv_wildcard: mode(|t| t.srv_wildcard),
+            service_lookup: mode(|t| t.service_lookup),
+        });
+    }
+    checked
+}
+
+fn check_targets(
+    c: &mut Checker<'_>,
+    zones: &BTreeMap<Arc<str>, Vec<Arc<str>>>,
+    targets: Vec<(&Path, Located<doc::Target>)>,
+) -> Vec<Target> {
+    // Words repeat in thousands of targets: each is kept once.
+    let mut words: BTreeSet<Arc<str>> = zones.keys().chain(zones.values().flatten()).cloned().collect();
+    let mut intern = |text: &str| -> Arc<str> {
+        words.get(text).cloned().unwrap_or_else(|| {
+            let word: Arc<str> = text.into();
+            words.insert(word.clone());
+            word
+        })
+    };
+    let mut identities = HashMap::new();
+    let mut addresses = 0;
+    let mut checked = Vec::with_capacity(targets.len());
+    for (file, Located { value: target, at }) in targets {
+        let before = c.problems.len();
+        let zone = intern(&target.zone);
+        let namespace = intern(target.namespace.as_deref().unwrap_or_default());
+        let mut wrong = |message: String| c.problem_in(file, at, message);
+        match zones.get(&zone) {
+            None => wrong(format!("zone: no zone `{zone}`, expected one of {}", list(zones.keys()))),
+            Some(namespaces) if !namespace.is_empty() && !namespaces.contains(&namespace) => {
+                wrong(format!("namespace `{namespace}` is not in zone `{zone}`"));
+            }
+            Some(_) => {}
+        }
+        let (name, is_service) = match (&target.service, &target.name) {
+            (Some(service), None) => (service.as_str(), true),
+            (None, Some(name)) => (name.as_str(), false),
+            _ => {
+                wrong("expected exactly one of `service` and `name`".into());
+                continue;
+            }
+        };
+        if is_service && (!is_label(name) || namespace.is_empty()) {
+            wrong(format!("service `{name}`: expected a Kubernetes Service's name, and its `namespace`"));
+        }
+        if !is_word(name) {
+            wrong(format!("name: found `{name}`, expected up to 63 letters, digits, `-`, `_` or `.`"));
+        }
+        if target.ports.is_empty() {
+            wrong(format!("target `{name}` has no ports, expected at least one in `ports`"));
+        }
+        let ips = |list: OneOrMany<Ip>| list.0.into_iter().map(|ip| ip.0).collect::<Box<[IpAddr]>>();
+        let (cluster_ips, endpoints, nodes) = (ips(target.cluster_ip), ips(target.endpoints), ips(target.nodes));
+        let external: Box<[Address]> = target
+            .external
+            .0
+            .iter()
+            .filter_map(|text| match address(text) {
+                Some(address) => Some(address),
+                None => {
+                    wrong(format!("external: found `{text}`, expected an IP address or a DNS name"));
+                    None
+                }
+            })
+            .collect();
+        let listed = cluster_ips.len() + endpoints.len() + nodes.len() + external.len();
+        let kind = match target.kind {
+            Some(doc::KindWord::Endpoint) => AddressKind::Endpoint,
+            _ => AddressKind::Virtual,
+        };
+        let address = match &target.address {
+            Some(text) => match address(text) {
+                Some(address) => Some((address, kind)),
+                None => {
+                    wrong(format!("address: found `{text}`, expected an IP address or a DNS name"));
+                    None
+                }
+            },
+            None if listed == 0 && !is_service => {
+                wrong(format!("target `{name}` has no address, expected `address`, `endpoints` or `external`"));
+                None
+            }
+            None => None,
+        };
+        if target.kind.is_some() && target.address.is_none() {
+            wrong("kind: belongs to `address`, which is absent".into());
+        }
+        if !nodes.is_empty() && target.ports.iter().all(|p| p.node_port.is_none()) {
+            wrong("nodes: no port has a `node_port`".into());
+        }
+        addresses += listed.max(1) * target.ports.len();
+        let ports: Box<[Port]> = target
+            .ports
+            .iter()
+            .map(|p| Port { port: p.port, target_port: p.target_port.unwrap_or(p.port), node_port: p.node_port })
+            .collect();
+        let name = intern(name);
+        for port in &ports {
+            match identities.entry((zone.clone(), namespace.clone(), name.clone(), port.port)) {
+                Entry::Occupied(other) => {
+                    let (file, position): &(&Path, Position) = other.get();
+                    wrong(format!(
+                        "two checks with one identity: `{name}:{}` stands at {}:{}:{} already; merge their addresses",
+                        port.port,
+                        file.display(),
+                        position.line,
+                        position.column
+                    ));
+                }
+                Entry::Vacant(free) => {
+                    free.insert((file, at));
+                }
+            }
+        }
+        if c.problems.len() == before {
+            checked.push(Target {
+                zone,
+                namespace,
+                name,
+                is_service,
+                cluster_ips,
+                endpoints,
+                nodes,
+                external,
+                address,
+                ports,
+            });
+        }
+    }
+    if addresses > MOST_ADDRESSES {
+        let message = format!("targets have {addresses} addresses and ports, expected {MOST_ADDRESSES} at most");
+        c.problem(Position::default(), message);
+    }
+    checked
+}
+
+/// An IP address, or a DNS name made absolute.
+fn address(text: &str) -> Option<Address> {
+    if let Ok(ip) = text.parse() {
+        return Some(Address::Ip(ip));
+    }
+    // Digits and dots only is a mistyped address, never a name.
+    let looks_like_an_address = text.bytes().all(|b| b.is_ascii_digit() || b == b'.') || text.contains(':');
+    let name = Some(text).filter(|_| !looks_like_an_address && !text.is_empty()).and_then(absolute)?;
+    Some(Address::Name(name.to_ascii().into()))
+}
+
+fn absolute(text: &str) -> Option<Name> {
+    let mut name = Name::from_ascii(text).ok()?;
+    name.set_fqdn(true);
+    Some(name)
+}
+
+fn witnesses(
+    c: &mut Checker<'_>,
+    zones: &BTreeMap<Arc<str>, Vec<Arc<str>>>,
+    witnesses: &[Located<doc::Witness>],
+) -> Vec<WitnessConfig> {
+    let mut seen = BTreeSet::new();
+    witnesses
+        .iter()
+        .map(|located| {
+            let witness = &located.value;
+            if !zones.contains_key(witness.zone.as_str()) {
+                let message = format!("zone: no zone `{}`, expected one of {}", witness.zone, list(zones.keys()));
+                c.problem(located.at, message);
+            }
+            if !seen.insert(&witness.zone) {
+                c.problem(located.at, format!("zone `{}` has a witness already", witness.zone));
+            }
+            WitnessConfig { zone: witness.zone.as_str().into(), source: sources(c, located.at, &witness.source) }
+        })
+        .collect()
+}
+
+fn sources(c: &mut Checker<'_>, at: Position, source: &OneOrMany<Ip>) -> Box<[IpAddr]> {
+    let addresses: Box<[IpAddr]> = source.0.iter().map(|ip| ip.0).collect();
+    for family in Family::ALL {
+        if addresses.iter().filter(|a| Family::of(**a) == *family).count() > 1 {
+            c.problem(at, format!("source: expected one {family} address at most"));
+        }
+    }
+    addresses
+}
+
+fn positive(c: &mut Checker<'_>, control: &Located<doc::Positive>) -> Option<PositiveControl> {
+    if control.value.tcp == "resolver" {
+        return Some(PositiveControl::Resolver);
+    }
+    let address = control.value.tcp.parse::<SocketAddr>().ok().filter(|a| a.port() > 0);
+    if address.is_none() {
+        let message = format!("tcp: found `{}`, expected `resolver` or `address:port`", control.value.tcp);
+        c.problem(control.at, message);
+    }
+    address.map(PositiveControl::Address)
+}
+
+fn negative(c: &mut Checker<'_>, control: &Located<doc::Negative>) -> Option<NegativeControl> {
+    let address = control.value.tcp.0;
+    if control.value.ports.is_empty() || control.value.ports.contains(&0) {
+        c.problem(control.at, "ports: expected at least one port from 1 to 65535");
+    }
+    let range = match &control.value.range {
+        None if address.is_ipv4() => "0.0.0.0/0".parse(),
+        None => "::/0".parse(),
+        Some(text) => text.parse::<IpNet>(),
+    };
+    match range {
+        Ok(range) if range.contains(&address) => {
+            Some(NegativeControl { address, ports: control.value.ports.clone(), range })
+        }
+        Ok(range) => {
+            c.problem(control.at, format!("range {range} does not contain the control's own address {address}"));
+            None
+        }
+        Err(_) => {
+            let found = control.value.range.as_deref().unwrap_or_default();
+            c.problem(control.at, format!("range: found `{found}`, expected a CIDR such as 10.96.0.0/12"));
+            None
+        }
+    }
+}
+
+fn vantage(c: &mut Checker<'_>, vantage: doc::Vantage) -> VantageConfig {
+    for (what, word) in [("vantage.namespace", &vantage.namespace), ("vantage.identity", &vantage.identity)] {
+        if let Some(word) = word {
+            c.word(what, word);
+        }
+    }
+    VantageConfig {
+        namespace: vantage.namespace.map(|w| w.value.into()),
+        identity: vantage.identity.map(|w| w.value.into()),
+        source: sources(c, Position::default(), &vantage.source),
+    }
+}
+
+fn dns(c: &mut Checker<'_>, dns: &doc::Dns) -> Option<DnsConfig> {
+    let zone = absolute(&dns.zone.value).filter(|z| !z.is_root());
+    if zone.is_none() {
+        c.problem(
+            dns.zone.at,
+            format!("dns.zone: found `{}`, expected a DNS name such as cluster.local", dns.zone.value),
+        );
+    }
+    let mut names = BTreeSet::new();
+    let mut servers = Vec::new();
+    for server in &dns.servers {
+        let (name, text) = match &server.value {
+            doc::Server::Plain(text) => (text, text),
+            doc::Server::Named(named) => {
+                if !is_word(&named.name) {
+                    c.problem(server.at, format!("name: found `{}`, expected a short plain word", named.name));
+                }
+                (&named.name, &named.address)
+            }
+        };
+        if !names.insert(name) {
+            c.problem(server.at, format!("DNS server `{name}` exists already"));
+        }
+        servers.extend(dns_server(c, server.at, name, text));
+    }
+    let resolver = dns_server(c, dns.resolver.at, &dns.resolver.value, &dns.resolver.value);
+    let mut known_names = Vec::new();
+    match &dns.known_names {
+        None => known_names.extend(
+            zone.as_ref().and_then(|zone| Name::from_ascii("kubernetes.default.svc").ok()?.append_domain(zone).ok()),
+        ),
+        Some(names) => {
+            for name in names {
+                match absolute(&name.value) {
+                    Some(known) => known_names.push(known),
+                    None => c.problem(name.at, format!("known_names: found `{}`, expected a DNS name", name.value)),
+                }
+            }
+        }
+    }
+    let timeout = dns.timeout.value.0;
+    if !(Duration::from_millis(100)..=Duration::from_secs(30)).contains(&timeout) {
+        c.problem(dns.timeout.at, format!("dns.timeout: found {timeout:?}, expected 100ms to 30s"));
+    }
+    Some(DnsConfig {
+        zone: zone?,
+        servers,
+        resolver: resolver?,
+        timeout,
+        attempts: c.number("dns.attempts", &dns.attempts, 1..=10),
+        queries_per_second: c.number("dns.queries_per_second", &dns.queries_per_second, 1..=10_000),
+        known_names,
+    })
+}
+
+fn dns_server(c: &mut Checker<'_>, at: Position, name: &str, text: &str) -> Option<DnsServer> {
+    if text == "system" {
+        return Some(DnsServer::System);
+    }
+    let address = socket_address(text, 53);
+    if address.is_none() {
+        c.problem(at, format!("DNS server: found `{text}`, expected `system`, an address or `address:port`"));
+    }
+    Some(DnsServer::Named(name.into(), address?))
+}

@@ -1,0 +1,360 @@
+//! The document as it is written, with defaults: what serde reads and the JSON Schema describes.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::scalars::{Ip, Located, OneOrMany, PortEntry, Span};
+use crate::model::ClosedRule;
+
+/// segprobe's configuration.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "segprobe configuration")]
+pub struct Document {
+    /// Zones by name.
+    pub zones: BTreeMap<String, Located<Zone>>,
+    /// What is tested.
+    pub boundaries: Vec<Located<Boundary>>,
+    /// What is in the zones.
+    #[serde(default)]
+    pub targets: Vec<Located<Target>>,
+    /// Further files with targets (YAML or JSON, by their ending), relative to this one; `*` and `?` may stand for parts of a name.
+    #[serde(default)]
+    pub target_files: Vec<Located<String>>,
+    /// The agent's own place in the network.
+    #[serde(default)]
+    pub vantage: Vantage,
+    /// Second vantages of the agent that are known to be allowed to reach a zone.
+    #[serde(default)]
+    pub witnesses: Vec<Located<Witness>>,
+    /// What the vantage may reach, and what nobody may reach.
+    #[serde(default)]
+    pub controls: Controls,
+    /// The cluster's DNS.
+    #[serde(default)]
+    pub dns: Dns,
+    /// Budgets.
+    #[serde(default)]
+    pub pace: Pace,
+    /// Bounds on the number of series in `/metrics`.
+    #[serde(default)]
+    pub series: Series,
+}
+
+/// A set of namespaces of one security level.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Zone {
+    /// Kubernetes namespaces.
+    #[serde(default)]
+    pub namespaces: Vec<Located<String>>,
+}
+
+/// A directed pair of zones.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Boundary {
+    /// Unique name: a label of every series.
+    pub name: Located<String>,
+    /// Zone that the vantage stands in.
+    pub from: Located<String>,
+    /// Zone of the targets.
+    pub to: Located<String>,
+    /// What is promised.
+    #[serde(default)]
+    pub expect: ExpectWord,
+    /// Time between the starts of two sweeps.
+    #[serde(default = "thirty_seconds")]
+    pub interval: Located<Span>,
+    /// How TCP is tested.
+    #[serde(default)]
+    pub tcp: Located<Tcp>,
+    /// Which DNS techniques are tested.
+    pub dns: Option<Located<Techniques>>,
+}
+
+fn thirty_seconds() -> Located<Span> {
+    Located { value: Span(Duration::from_secs(30)), at: Default::default() }
+}
+
+/// What a boundary promises.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ExpectWord {
+    /// Nothing gets across.
+    #[default]
+    Blocked,
+    /// The way is open.
+    Open,
+}
+
+/// How TCP is tested.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tcp {
+    /// Time for one connect, at least 2s.
+    pub timeout: Located<Span>,
+    /// Connects to each address, 1 to 10.
+    pub attempts: Located<u32>,
+    /// What an RST of an endpoint means where no witness vouches for it.
+    pub closed: ClosedRule,
+}
+
+impl Default for Tcp {
+    fn default() -> Self {
+        Self {
+            timeout: Located { value: Span(Duration::from_secs(2)), at: Default::default() },
+            attempts: Located { value: 2, at: Default::default() },
+            closed: ClosedRule::Fail,
+        }
+    }
+}
+
+impl Default for Located<Tcp> {
+    fn default() -> Self {
+        Self { value: Tcp::default(), at: Default::default() }
+    }
+}
+
+/// Which DNS techniques are tested, and whether a disclosure is a `fail`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Techniques {
+    /// SRV and A wildcards over services and namespaces.
+    pub srv_wildcard: ModeWord,
+    /// A, AAAA and SRV of each known service.
+    pub service_lookup: ModeWord,
+}
+
+impl Default for Techniques {
+    fn default() -> Self {
+        Self { srv_wildcard: ModeWord::Judge, service_lookup: ModeWord::Report }
+    }
+}
+
+/// Whether a technique's disclosure counts.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ModeWord {
+    /// A disclosure is a `fail`.
+    Judge,
+    /// A disclosure is counted and shown, and stays out of verdicts.
+    Report,
+    /// Not asked.
+    Off,
+}
+
+/// A service, pod or host of a zone.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// Its zone.
+    pub zone: String,
+    /// Kubernetes namespace.
+    pub namespace: Option<String>,
+    /// Kubernetes Service.
+    pub service: Option<String>,
+    /// Name of a target that is not a Service.
+    pub name: Option<String>,
+    /// ClusterIPs of the Service.
+    #[serde(default)]
+    pub cluster_ip: OneOrMany<Ip>,
+    /// Addresses of its pods.
+    #[serde(default)]
+    pub endpoints: OneOrMany<Ip>,
+    /// Nodes whose `node_port`s lead to it.
+    #[serde(default)]
+    pub nodes: OneOrMany<Ip>,
+    /// Load balancers and other external addresses, or their DNS names.
+    #[serde(default)]
+    pub external: OneOrMany<String>,
+    /// Another address or DNS name; unused where addresses are listed.
+    pub address: Option<String>,
+    /// Who answers at `address`: one host, or nobody knows (default).
+    pub kind: Option<KindWord>,
+    /// TCP ports.
+    pub ports: Vec<PortEntry>,
+}
+
+/// Who answers at an address.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum KindWord {
+    /// One host: it can prove segmentation.
+    Endpoint,
+    /// Who knows: it can fail, it never proves.
+    Virtual,
+}
+
+/// A file with further targets.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetFile {
+    pub targets: Vec<Located<Target>>,
+}
+
+/// The same in JSON, read without the YAML parser: fifteen times as fast, for large inventories.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JsonTargetFile<'a> {
+    #[serde(borrow)]
+    pub targets: Vec<&'a serde_json::value::RawValue>,
+}
+
+/// The agent's own place in the network.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Vantage {
+    /// `source_namespace` label. Default: `--vantage.namespace`.
+    pub namespace: Option<Located<String>>,
+    /// `source` label. Default: `own`.
+    pub identity: Option<Located<String>>,
+    /// Source addresses, one of each family at most. Default: the kernel's choice.
+    #[serde(default)]
+    pub source: OneOrMany<Ip>,
+}
+
+/// A second vantage of the agent that is known to be allowed to reach a zone.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Witness {
+    /// The zone that it may reach.
+    pub zone: String,
+    /// Its source addresses, one of each family at most.
+    pub source: OneOrMany<Ip>,
+}
+
+/// Controls: they tell a blocked path from a broken vantage.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Controls {
+    /// What the vantage may reach; at least one of each family that is tested.
+    pub positive: Vec<Located<Positive>>,
+    /// Addresses that nobody has.
+    pub negative: Vec<Located<Negative>>,
+}
+
+impl Default for Controls {
+    fn default() -> Self {
+        let resolver = Positive { tcp: "resolver".into() };
+        Self { positive: vec![Located { value: resolver, at: Default::default() }], negative: Vec::new() }
+    }
+}
+
+/// A positive control.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Positive {
+    /// `resolver` (TCP port 53 of the resolver), or `address:port`.
+    pub tcp: String,
+}
+
+/// A negative control.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Negative {
+    /// An address that nobody has, in the targets' range.
+    pub tcp: Ip,
+    /// The targets' ports.
+    pub ports: Vec<u16>,
+    /// The targets that it speaks for. Default: all of its family.
+    pub range: Option<String>,
+}
+
+/// The cluster's DNS.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dns {
+    /// The cluster's zone.
+    pub zone: Located<String>,
+    /// The servers to test: `system` (those of /etc/resolv.conf), `address`, `address:port`, or with a name for the label.
+    pub servers: Vec<Located<Server>>,
+    /// The server that resolves the names of targets.
+    pub resolver: Located<String>,
+    /// Time for one attempt.
+    pub timeout: Located<Span>,
+    /// Attempts before a question counts as lost, 1 to 10.
+    pub attempts: Located<u32>,
+    /// Queries a second to each server, 1 to 10000.
+    pub queries_per_second: Located<u32>,
+    /// Names that this vantage may know. Default: `kubernetes.default.svc.` and the zone.
+    pub known_names: Option<Vec<Located<String>>>,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        let located = |text: &str| Located { value: text.to_owned(), at: Default::default() };
+        let number = |value| Located { value, at: Default::default() };
+        Self {
+            zone: located("cluster.local"),
+            servers: vec![Located { value: Server::Plain("system".into()), at: Default::default() }],
+            resolver: located("system"),
+            timeout: Located { value: Span(Duration::from_secs(2)), at: Default::default() },
+            attempts: number(2),
+            queries_per_second: number(20),
+            known_names: None,
+        }
+    }
+}
+
+/// A DNS server.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected `system`, an address, or {name, address}")]
+pub enum Server {
+    /// `system`, or an address.
+    Plain(String),
+    /// An address with a name for its label.
+    Named(NamedServer),
+}
+
+/// A DNS server with a name for its label.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NamedServer {
+    /// The label.
+    pub name: String,
+    /// `address` or `address:port`.
+    pub address: String,
+}
+
+/// Budgets of the agent.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pace {
+    /// Connects in flight, 1 to 65536.
+    pub in_flight: Located<u32>,
+    /// Connects started a second, 1 to 1000000.
+    pub per_second: Located<u32>,
+    /// Least time between two attempts at one address.
+    pub spacing: Span,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        let number = |value| Located { value, at: Default::default() };
+        Self { in_flight: number(256), per_second: number(100), spacing: Span(Duration::from_millis(200)) }
+    }
+}
+
+/// Bounds on the number of series.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Series {
+    /// Up to so many checks, each has series of its own.
+    pub every_check: u32,
+    /// Past that only `fail` and `inconclusive` ones have, the worst first and at most so many.
+    pub worst_checks: u32,
+}
+
+impl Default for Series {
+    fn default() -> Self {
+        Self { every_check: 250, worst_checks: 1000 }
+    }
+}
+
+/// The JSON Schema of the configuration file.
+pub fn json_schema() -> serde_json::Value {
+    schemars::schema_for!(Document).to_value()
+}

@@ -1,0 +1,30 @@
+//! What people and machines read: all of it from one immutable snapshot, or from what a sweep reported.
+
+pub mod exposition;
+pub mod http;
+pub mod json;
+pub mod log;
+pub mod metrics;
+pub mod page;
+pub mod table;
+mod words;
+
+use std::sync::Arc;
+
+/// What is said about this run itself, everywhere.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The node, as Kubernetes names it.
+    pub node: Arc<str>,
+    /// The kernel's release.
+    pub kernel: Arc<str>,
+    /// The kernel gives ICMP detail.
+    pub icmp_evidence: bool,
+}
+
+/// This program's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Revision of its source.
+pub const REVISION: &str = env!("SEGPROBE_REVISION");
+/// Version of the compiler that built it.
+pub const RUSTVERSION: &str = env!("SEGPROBE_RUSTVERSION");

@@ -1,0 +1,224 @@
+//! The JSON of all checks, for `/api/v1/checks` and `check --output json`.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use serde::{Serialize, Serializer};
+
+use super::{Run, VERSION};
+use crate::{
+    ledger::{BoundaryView, CheckView, DnsEvidence, Evidence, Finding, Snapshot},
+    model::{Reason, Verdict},
+    observation::{AddressSeen, ControlReply, ReplyClass, TcpSeen, WitnessSeen},
+    plan::NotTested,
+};
+
+/// Version of the format: raised when a reader of the old one would be misled.
+pub const FORMAT: u32 = 1;
+
+/// The document; serializes straight from the snapshot.
+#[derive(Serialize)]
+pub struct Report<'a> {
+    format: u32,
+    version: &'static str,
+    config_hash: &'a str,
+    node: &'a str,
+    kernel: &'a str,
+    icmp_evidence: bool,
+    started: Option<jiff::Timestamp>,
+    ended: Option<jiff::Timestamp>,
+    not_tested: &'a [NotTested],
+    #[serde(serialize_with = "boundaries")]
+    boundaries: &'a [BoundaryView],
+    #[serde(serialize_with = "checks")]
+    checks: (&'a [CheckView], Instant),
+}
+
+impl<'a> Report<'a> {
+    /// The snapshot as it is served at `now`.
+    pub fn new(run: &'a Run, snapshot: &'a Snapshot, now: Instant) -> Self {
+        let completed = snapshot.boundaries.iter().filter_map(|b| Some((b.completed?, b.took?)));
+        let began =
+            |(end, took): (jiff::Timestamp, Duration)| end - jiff::SignedDuration::try_from(took).unwrap_or_default();
+        Self {
+            format: FORMAT,
+            version: VERSION,
+            config_hash: &snapshot.config_hash,
+            node: &run.node,
+            kernel: &run.kernel,
+            icmp_evidence: run.icmp_evidence,
+            started: completed.clone().map(began).min(),
+            ended: completed.map(|(end, _)| end).max(),
+            not_tested: &snapshot.not_tested,
+            boundaries: &snapshot.boundaries,
+            checks: (&snapshot.checks, now),
+        }
+    }
+}
+
+fn boundaries<S: Serializer>(boundaries: &[BoundaryView], serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Boundary<'a> {
+        name: &'a str,
+        from: &'a str,
+        to: &'a str,
+        expect: &'static str,
+        interval_seconds: f64,
+        last_completed: Option<jiff::Timestamp>,
+        last_duration_seconds: Option<f64>,
+    }
+    serializer.collect_seq(boundaries.iter().map(|b| Boundary {
+        name: &b.name,
+        from: &b.from,
+        to: &b.to,
+        expect: b.expect.as_str(),
+        interval_seconds: b.interval.as_secs_f64(),
+        last_completed: b.completed,
+        last_duration_seconds: b.took.map(|t| t.as_secs_f64()),
+    }))
+}
+
+#[derive(Serialize)]
+struct Check<'a> {
+    boundary: &'a str,
+    expect: &'static str,
+    check: &'static str,
+    mode: &'static str,
+    source_namespace: &'a str,
+    source: &'a str,
+    target_namespace: &'a str,
+    target: &'a str,
+    via: &'static str,
+    verdict: Verdict,
+    reason: Reason,
+    explanation: &'static str,
+    at: Option<jiff::Timestamp>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    findings: Vec<OpenFinding>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    addresses: Option<Vec<Address<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dns: Option<Dns<'a>>,
+}
+
+#[derive(Serialize)]
+struct OpenFinding {
+    address: Option<SocketAddr>,
+    since: jiff::Timestamp,
+    last_failed: jiff::Timestamp,
+    reason: Reason,
+    blocked_in_a_row: u32,
+    closes_at: u32,
+}
+
+#[derive(Serialize)]
+struct Address<'a> {
+    address: Option<SocketAddr>,
+    kind: &'static str,
+    listed: bool,
+    verdict: Verdict,
+    reason: Reason,
+    attempts: &'a [TcpSeen],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    witness: Option<&'a WitnessSeen>,
+}
+
+#[derive(Serialize)]
+struct Dns<'a> {
+    server: SocketAddr,
+    names: BTreeMap<&'a str, Vec<&'a str>>,
+    addresses: BTreeMap<&'a str, Vec<&'a str>>,
+    overflow: u64,
+    replies: BTreeMap<&'static str, u32>,
+    sent: u32,
+    answered: u32,
+    retried: u32,
+    lost: u32,
+    cut: u32,
+    control: [ControlReply; 2],
+    self_check: bool,
+    captured: bool,
+    extended_errors: &'a BTreeMap<u16, u32>,
+    soa: Option<&'a str>,
+}
+
+fn checks<S: Serializer>((checks, now): &(&[CheckView], Instant), serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(checks.iter().map(|view| check(view, *now)))
+}
+
+fn check(view: &CheckView, now: Instant) -> Check<'_> {
+    let (id, reason) = (&view.id, view.reason_at(now));
+    let evidence = view.result.as_ref().map(|r| &r.evidence);
+    Check {
+        boundary: &id.boundary,
+        expect: id.expect.as_str(),
+        check: id.kind.as_str(),
+        mode: view.mode.as_str(),
+        source_namespace: &id.source.namespace,
+        source: &id.source.name,
+        target_namespace: &id.target_namespace,
+        target: &id.target,
+        via: id.via_str(),
+        verdict: reason.verdict(),
+        reason,
+        explanation: reason.explain(),
+        at: view.result.as_ref().map(|r| r.at),
+        findings: view.findings.iter().map(open_finding).collect(),
+        addresses: match evidence {
+            Some(Evidence::Tcp(addresses)) => Some(addresses.iter().map(|(seen, r)| address(seen, *r)).collect()),
+            _ => None,
+        },
+        dns: match evidence {
+            Some(Evidence::Dns(evidence)) => Some(dns(evidence)),
+            _ => None,
+        },
+    }
+}
+
+fn open_finding(finding: &Finding) -> OpenFinding {
+    OpenFinding {
+        address: finding.address,
+        since: finding.since,
+        last_failed: finding.last_failed,
+        reason: finding.reason,
+        blocked_in_a_row: finding.blocked,
+        closes_at: finding.closes_at,
+    }
+}
+
+fn address(seen: &AddressSeen, reason: Reason) -> Address<'_> {
+    Address {
+        address: seen.address,
+        kind: seen.kind.as_str(),
+        listed: seen.listed,
+        verdict: reason.verdict(),
+        reason,
+        attempts: &seen.attempts,
+        witness: seen.witness.as_deref(),
+    }
+}
+
+fn dns(evidence: &DnsEvidence) -> Dns<'_> {
+    let seen = &evidence.seen;
+    let replies = ReplyClass::ALL.iter().map(|c| (c.as_str(), seen.count(*c))).filter(|(_, n)| *n > 0);
+    Dns {
+        server: evidence.server,
+        names: seen.names.iter().map(|(ns, names)| (ns, names.collect())).collect(),
+        addresses: seen.addresses.iter().map(|(ns, addresses)| (ns, addresses.collect())).collect(),
+        overflow: seen.names.overflow() + seen.addresses.overflow(),
+        replies: replies.collect(),
+        sent: seen.sent,
+        answered: seen.answered,
+        retried: seen.retried,
+        lost: seen.lost,
+        cut: seen.cut,
+        control: seen.control,
+        self_check: seen.self_check,
+        captured: seen.captured,
+        extended_errors: &seen.extended_errors,
+        soa: seen.soa.as_deref(),
+    }
+}

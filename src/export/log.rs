@@ -1,0 +1,107 @@
+//! The log: transitions as structured events, not every probe.
+
+use std::io;
+
+use tracing::{info, warn};
+use tracing_subscriber::{Layer, filter::LevelFilter, layer::SubscriberExt, registry, util::SubscriberInitExt};
+
+use super::words;
+use crate::{
+    cli::{LogFormat, LogLevel},
+    ledger::{Closed, Snapshot, Transition},
+    model::Verdict,
+};
+
+/// Sends the log to standard error. Later calls in one process do nothing.
+pub fn init(level: LogLevel, format: LogFormat) {
+    let level = match level {
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+    };
+    // Only our own events: a library's chatter is no operator's business.
+    let ours = tracing_subscriber::filter::filter_fn(|metadata| metadata.target().starts_with("segprobe"));
+    let layer: Box<dyn Layer<_> + Send + Sync> = match format {
+        LogFormat::Logfmt => Box::new(
+            tracing_subscriber::fmt::layer()
+                .event_format(tracing_logfmt::EventsFormatter::default())
+                .fmt_fields(tracing_logfmt::FieldsFormatter::default())
+                .with_writer(io::stderr),
+        ),
+        LogFormat::Json => {
+            Box::new(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(io::stderr))
+        }
+    };
+    let _ = registry().with(layer.with_filter(ours).with_filter(level)).try_init();
+}
+
+/// Writes what changed. Findings are warnings, with their evidence.
+pub fn transitions(transitions: &[Transition], snapshot: &Snapshot) {
+    for transition in transitions {
+        let (Transition::Opened { id, .. } | Transition::Closed { id, .. } | Transition::Changed { id, .. }) =
+            transition;
+        let place = snapshot.checks.binary_search_by(|view| view.id.cmp(id)).ok();
+        let evidence = || place.map(|i| words::evidence(&snapshot.checks[i])).unwrap_or_default();
+        let (boundary, check, target, via) = (&*id.boundary, id.kind.as_str(), &*id.target, id.via_str());
+        let (namespace, source) = (&*id.target_namespace, &*id.source.name);
+        let text = |address: &Option<std::net::SocketAddr>| address.map(|a| a.to_string()).unwrap_or_default();
+        match transition {
+            Transition::Opened { address, reason, .. } => {
+                warn!(
+                    event = "finding-opened",
+                    boundary,
+                    check,
+                    source,
+                    target_namespace = namespace,
+                    target,
+                    via,
+                    address = text(address),
+                    reason = reason.as_str(),
+                    evidence = evidence(),
+                    "segmentation breach"
+                );
+            }
+            Transition::Closed { address, closed, after, .. } => {
+                let how = match closed {
+                    Closed::Resolved => "resolved",
+                    Closed::Gone => "gone",
+                };
+                warn!(
+                    event = "finding-closed",
+                    boundary,
+                    check,
+                    source,
+                    target_namespace = namespace,
+                    target,
+                    via,
+                    address = text(address),
+                    how,
+                    open_seconds = after.as_secs(),
+                    "segmentation breach over"
+                );
+            }
+            Transition::Changed { from, to, .. } => {
+                let before = from.map_or("", crate::model::Reason::as_str);
+                let verdict = to.verdict().as_str();
+                if from.is_none() && to.verdict() == Verdict::Pass {
+                    continue;
+                }
+                info!(
+                    event = "changed",
+                    boundary,
+                    check,
+                    source,
+                    target_namespace = namespace,
+                    target,
+                    via,
+                    from = before,
+                    to = to.as_str(),
+                    verdict,
+                    evidence = evidence(),
+                    "verdict changed"
+                );
+            }
+        }
+    }
+}

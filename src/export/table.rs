@@ -1,0 +1,169 @@
+//! The table for people: by boundary, worst first, reason and evidence beside each verdict.
+
+use std::{
+    io::{self, Write},
+    time::Instant,
+};
+
+use anstyle::{AnsiColor, Style};
+
+use super::words;
+use crate::{
+    ledger::{BoundaryView, CheckView, Snapshot},
+    model::{Mode, Reason, Verdict},
+};
+
+/// Writes the table. `width` is the terminal's, or none where lines may be as long as they are.
+///
+/// # Errors
+/// What the writer said.
+pub fn write(out: &mut impl Write, snapshot: &Snapshot, now: Instant, width: Option<usize>) -> io::Result<()> {
+    let mut rows: Vec<Row<'_>> = snapshot.checks.iter().map(|view| Row { view, reason: view.reason_at(now) }).collect();
+    rows.sort_by_key(|row| (row.view.mode, row.reason));
+    for boundary in &snapshot.boundaries {
+        let own: Vec<&Row<'_>> = rows.iter().filter(|r| r.view.id.boundary == boundary.name).collect();
+        heading(out, boundary, &own)?;
+        let names = own.iter().map(|r| r.name_width()).max().unwrap_or(0).min(44);
+        for row in own {
+            row.write(out, names, width)?;
+        }
+        writeln!(out)?;
+    }
+    if !snapshot.not_tested.is_empty() {
+        writeln!(out, "Not tested, or not provable:")?;
+        for gap in &snapshot.not_tested {
+            let text = format!("{}: {}: {}", gap.boundary, words::plain(&gap.what), gap.why);
+            wrapped(out, &text, 2, 4, width)?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// How many checks have each verdict; reported ones do not count.
+pub fn totals(snapshot: &Snapshot, now: Instant) -> [usize; 4] {
+    let mut totals = [0; 4];
+    for check in snapshot.checks.iter().filter(|c| c.mode == Mode::Judge) {
+        totals[check.reason_at(now).verdict() as usize] += 1;
+    }
+    totals
+}
+
+/// `1 fail, 2 pass`: what there is none of is left out.
+pub fn summary(totals: [usize; 4]) -> String {
+    let some = Verdict::ALL.iter().filter(|v| totals[**v as usize] > 0);
+    let words: Vec<String> = some.map(|v| format!("{} {v}", totals[*v as usize])).collect();
+    if words.is_empty() { "no checks".into() } else { words.join(", ") }
+}
+
+fn heading(out: &mut impl Write, boundary: &BoundaryView, rows: &[&Row<'_>]) -> io::Result<()> {
+    let bold = Style::new().bold();
+    let mut totals = [0; 4];
+    for row in rows.iter().filter(|r| r.view.mode == Mode::Judge) {
+        totals[row.reason.verdict() as usize] += 1;
+    }
+    let BoundaryView { name, from, to, expect, .. } = boundary;
+    writeln!(out, "{bold}{name}{bold:#}  {from} → {to}, expected {expect}: {}", summary(totals))
+}
+
+struct Row<'a> {
+    view: &'a CheckView,
+    reason: Reason,
+}
+
+const VERDICT_WIDTH: usize = 12;
+
+impl Row<'_> {
+    fn name(&self) -> String {
+        let id = &self.view.id;
+        let target = match id.via {
+            Some(via) if id.target_namespace.is_empty() => format!("{} ({via})", id.target),
+            Some(via) => format!("{}/{} ({via})", id.target_namespace, id.target),
+            None => format!("{} at {}", id.kind, id.target),
+        };
+        words::plain(&target)
+    }
+
+    fn name_width(&self) -> usize {
+        self.name().chars().count()
+    }
+
+    fn write(&self, out: &mut impl Write, names: usize, width: Option<usize>) -> io::Result<()> {
+        let style = match (self.view.mode, self.reason.verdict()) {
+            (Mode::Report, _) => Style::new().dimmed(),
+            (_, Verdict::Fail) => AnsiColor::Red.on_default().bold(),
+            (_, Verdict::Inconclusive) => AnsiColor::Yellow.on_default(),
+            (_, Verdict::Unverified) => AnsiColor::Cyan.on_default(),
+            (_, Verdict::Pass) => AnsiColor::Green.on_default(),
+        };
+        let (verdict, lead) = match self.view.mode {
+            Mode::Judge => (self.reason.verdict().as_str().to_uppercase(), ""),
+            Mode::Report => ("(reported)".to_owned(), "not judged; "),
+        };
+        let indent = 2 + VERDICT_WIDTH + 2;
+        write!(out, "  {style}{verdict:VERDICT_WIDTH$}{style:#}  {:names$}  ", self.name())?;
+        let text = format!("{lead}{}: {}. {}", self.reason, self.reason.explain(), words::evidence(self.view));
+        let used = indent + self.name_width().max(names) + 2;
+        match width {
+            // Beside the name where there is room for words, below it where there is not.
+            Some(width) if width < used + 40 => {
+                writeln!(out)?;
+                wrapped(out, &text, indent + 2, indent + 2, Some(width))
+            }
+            width => {
+                let lines = wrap(&text, width.map(|w| w - used));
+                for (i, line) in lines.iter().enumerate() {
+                    if i > 0 {
+                        write!(out, "{:used$}", "")?;
+                    }
+                    writeln!(out, "{line}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn wrapped(out: &mut impl Write, text: &str, first: usize, rest: usize, width: Option<usize>) -> io::Result<()> {
+    for (i, line) in wrap(text, width.map(|w| w.saturating_sub(rest))).iter().enumerate() {
+        let indent = if i == 0 { first } else { rest };
+        writeln!(out, "{:indent$}{line}", "")?;
+    }
+    Ok(())
+}
+
+/// Breaks at spaces; a word that is longer than a line stays whole, so that it can be copied.
+fn wrap(text: &str, width: Option<usize>) -> Vec<String> {
+    let Some(width) = width.map(|w| w.max(20)) else { return vec![text.trim_end().to_owned()] };
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+            lines.push(std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_break_at_spaces_and_long_words_stay_whole() {
+        let lines = wrap("one two three four fivefivefivefivefivefivefive six", Some(20));
+        assert_eq!(lines, ["one two three four", "fivefivefivefivefivefivefive", "six"]);
+        assert_eq!(wrap("a  b", None), ["a  b"]);
+    }
+
+    #[test]
+    fn a_summary_leaves_out_zeros() {
+        assert_eq!(summary([1, 0, 0, 12]), "1 fail, 12 pass");
+        assert_eq!(summary([0; 4]), "no checks");
+    }
+}

@@ -1,0 +1,326 @@
+//! From configuration and inventory to checks. Pure: the same input gives the same plan.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::Serialize;
+
+use crate::{
+    config::{Address, Boundary, Config, DnsServer, PositiveControl, Target},
+    model::{AddressKind, CheckId, CheckKind, Expect, Family, Identity, Mode, Via},
+};
+
+/// Everything that will be asked.
+#[derive(Debug)]
+pub struct Plan {
+    /// One for each boundary, in the order of the configuration.
+    pub boundaries: Vec<BoundaryPlan>,
+    /// The identity that the agent's own sockets speak for.
+    pub source: Arc<Identity>,
+    /// Positive controls of the own vantage.
+    pub positive: Vec<SocketAddr>,
+    /// Servers that resolve the names of targets.
+    pub resolver: Vec<SocketAddr>,
+    /// What will not be tested, or cannot be proven, and why.
+    pub not_tested: Vec<NotTested>,
+}
+
+/// The checks of one boundary and what they share.
+#[derive(Debug)]
+pub struct BoundaryPlan {
+    /// The boundary's rules.
+    pub boundary: Boundary,
+    /// Its checks; no two share an identity.
+    pub checks: Vec<Check>,
+    /// Namespaces of the zone that is protected.
+    pub namespaces: Vec<Arc<str>>,
+    /// Known services of that zone: `(namespace, name)`.
+    pub services: BTreeSet<(Arc<str>, Arc<str>)>,
+    /// Known addresses of that zone and their namespaces.
+    pub known_addresses: HashMap<IpAddr, String>,
+    /// True where a witness may reach the zone.
+    pub witnessed: bool,
+}
+
+/// One question.
+#[derive(Debug)]
+pub struct Check {
+    /// Its identity, shared with every result of it.
+    pub id: Arc<CheckId>,
+    /// Whether its verdict counts.
+    pub mode: Mode,
+    /// How it is asked.
+    pub question: Question,
+}
+
+/// How a check is asked.
+#[derive(Debug)]
+pub enum Question {
+    /// Connect to each address at the port.
+    Tcp {
+        /// Who answers there.
+        kind: AddressKind,
+        /// Addresses and names, never empty.
+        addresses: Box<[Address]>,
+        /// The port.
+        port: u16,
+    },
+    /// Enumerate at the server.
+    Dns {
+        /// The server.
+        server: SocketAddr,
+    },
+}
+
+/// Something that a reader could believe to be tested and is not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NotTested {
+    /// The boundary.
+    pub boundary: Arc<str>,
+    /// What is not tested or not provable.
+    pub what: String,
+    /// Why, and what would change it.
+    pub why: String,
+}
+
+/// What a plan costs before a packet is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Cost {
+    /// Checks.
+    pub checks: usize,
+    /// Addresses and ports to connect to; a name counts as one.
+    pub addresses: usize,
+    /// Connects of one sweep if nothing is open, controls and witnesses included.
+    pub connects: usize,
+    /// DNS queries of one sweep if none is lost.
+    pub dns_queries: usize,
+    /// Packets a second at the most: connects repeat their SYN once within 2 s.
+    pub packets_per_second: usize,
+    /// Seconds for one sweep if every address answers at once.
+    pub least_seconds: u64,
+    /// Seconds for one sweep if every address is silent.
+    pub most_seconds: u64,
+}
+
+/// Connects to positive controls in one round: 12 in a sweep's two rounds tell 30 % loss each way with 99.98 % certainty.
+pub const CONTROL_CONNECTS: usize = 6;
+
+/// Makes the plan. `system_dns` are the servers that `system` stands for; `namespace` labels the own vantage where the
+/// configuration does not.
+pub fn plan(config: &Config, system_dns: &[SocketAddr], namespace: &str) -> Plan {
+    let source = Arc::new(Identity {
+        namespace: config.vantage.namespace.clone().unwrap_or_else(|| namespace.into()),
+        name: config.vantage.identity.clone().unwrap_or_else(|| "own".into()),
+    });
+    let resolver = match &config.dns.resolver {
+        DnsServer::System => system_dns.to_vec(),
+        DnsServer::Named(_, address) => vec![*address],
+    };
+    let mut positive: Vec<SocketAddr> = Vec::new();
+    for control in &config.positive {
+        match control {
+            PositiveControl::Resolver => positive.extend(&resolver),
+            PositiveControl::Address(address) => positive.push(*address),
+        }
+    }
+    let mut not_tested = Vec::new();
+    let boundaries =
+        config.boundaries.iter().map(|b| boundary_plan(config, b, &source, system_dns, &positive, &mut not_tested));
+    Plan { boundaries: boundaries.collect(), source, positive, resolver, not_tested }
+}
+
+fn boundary_plan(
+    config: &Config,
+    boundary: &Boundary,
+    source: &Arc<Identity>,
+    system_dns: &[SocketAddr],
+    positive: &[SocketAddr],
+    not_tested: &mut Vec<NotTested>,
+) -> BoundaryPlan {
+    let mut note = |what: String, why: &str| {
+        not_tested.push(NotTested { boundary: boundary.name.clone(), what, why: why.to_owned() });
+    };
+    let targets: Vec<&Target> = config.targets.iter().filter(|t| t.zone == boundary.to).collect();
+    let mut checks = Vec::with_capacity(targets.len());
+    for target in &targets {
+        tcp_checks(config, boundary, source, target, &mut checks);
+    }
+    if targets.is_empty() {
+        note(format!("TCP to zone `{}`", boundary.to), "no target is in the zone");
+    }
+    let families: HashSet<Family> = targets
+        .iter()
+        .flat_map(|t| t.endpoints.iter().chain(&t.cluster_ips).chain(&t.nodes))
+        .map(|ip| Family::of(*ip))
+        .collect();
+    for family in Family::ALL.iter().filter(|f| families.contains(f)) {
+        if !positive.iter().any(|p| Family::of(p.ip()) == *family) {
+            note(format!("{family} targets"), "no positive control of that family: they stay inconclusive");
+        }
+    }
+    let witness = config.witnesses.iter().find(|w| w.zone == boundary.to);
+    if boundary.expect == Expect::Blocked && !targets.is_empty() {
+        if witness.is_none() {
+            note(
+                format!("that the targets of zone `{}` are alive", boundary.to),
+                "no witness: blocked is `unverified`",
+            );
+        }
+        if config.negative.is_empty() {
+            note("that nobody answers for everybody".into(), "no negative control is configured");
+        }
+        note("UDP to the targets".into(), "only TCP and DNS are tested");
+    }
+    dns_checks(config, boundary, source, system_dns, &mut checks);
+    let namespaces = config.zones.get(&boundary.to).cloned().unwrap_or_default();
+    if namespaces.is_empty() && (boundary.srv_wildcard.is_some() || boundary.service_lookup.is_some()) {
+        note(format!("DNS of zone `{}`", boundary.to), "the zone has no namespaces");
+    }
+    let mut known_addresses = HashMap::new();
+    for target in targets.iter().filter(|t| !t.namespace.is_empty()) {
+        for ip in target.cluster_ips.iter().chain(&target.endpoints) {
+            known_addresses.insert(*ip, target.namespace.to_string());
+        }
+    }
+    let services = targets.iter().filter(|t| t.is_service).map(|t| (t.namespace.clone(), t.name.clone())).collect();
+    BoundaryPlan {
+        boundary: boundary.clone(),
+        checks,
+        namespaces,
+        services,
+        known_addresses,
+        witnessed: witness.is_some(),
+    }
+}
+
+fn tcp_checks(config: &Config, boundary: &Boundary, source: &Arc<Identity>, target: &Target, checks: &mut Vec<Check>) {
+    for port in &target.ports {
+        let label: Arc<str> = format!("{}:{}", target.name, port.port).into();
+        let mut add = |via: Via, kind: AddressKind, addresses: Box<[Address]>, port: u16| {
+            if addresses.is_empty() {
+                return;
+            }
+            let id = CheckId {
+                boundary: boundary.name.clone(),
+                expect: boundary.expect,
+                kind: CheckKind::TcpConnect,
+                source: source.clone(),
+                target_namespace: target.namespace.clone(),
+                target: label.clone(),
+                via: Some(via),
+            };
+            checks.push(Check {
+                id: Arc::new(id),
+                mode: Mode::Judge,
+                question: Question::Tcp { kind, addresses, port },
+            });
+        };
+        let ips = |ips: &[IpAddr]| ips.iter().map(|ip| Address::Ip(*ip)).collect::<Box<[Address]>>();
+        let listed = target.cluster_ips.len() + target.endpoints.len() + target.nodes.len() + target.external.len();
+        let named = match &target.address {
+            _ if listed > 0 => None,
+            Some((address, kind)) => Some((address.clone(), *kind)),
+            // A Service without any address is known by its name.
+            None => {
+                let name = format!("{}.{}.svc.{}", target.name, target.namespace, config.dns.zone.to_ascii());
+                Some((Address::Name(name.into()), AddressKind::Virtual))
+            }
+        };
+        let via = if target.is_service { Via::Service } else { Via::External };
+        match named {
+            Some((address, kind)) => add(via, kind, [address].into(), port.port),
+            None => {
+                add(Via::Service, AddressKind::Virtual, ips(&target.cluster_ips), port.port);
+                add(Via::Endpoint, AddressKind::Endpoint, ips(&target.endpoints), port.target_port);
+                if let Some(node_port) = port.node_port {
+                    add(Via::Nodeport, AddressKind::Virtual, ips(&target.nodes), node_port);
+                }
+                add(Via::External, AddressKind::Virtual, target.external.clone(), port.port);
+            }
+        }
+    }
+}
+
+fn dns_checks(
+    config: &Config,
+    boundary: &Boundary,
+    source: &Arc<Identity>,
+    system_dns: &[SocketAddr],
+    checks: &mut Vec<Check>,
+) {
+    let mut servers: Vec<(Arc<str>, SocketAddr)> = Vec::new();
+    for server in &config.dns.servers {
+        match server {
+            DnsServer::System => servers.extend(system_dns.iter().enumerate().map(|(i, address)| {
+                let name = if i == 0 { "system".into() } else { format!("system-{}", i + 1).into() };
+                (name, *address)
+            })),
+            DnsServer::Named(name, address) => servers.push((name.clone(), *address)),
+        }
+    }
+    let techniques =
+        [(CheckKind::SrvWildcard, boundary.srv_wildcard), (CheckKind::ServiceLookup, boundary.service_lookup)];
+    for (kind, mode) in techniques {
+        let Some(mode) = mode else { continue };
+        for (name, server) in &servers {
+            let id = CheckId {
+                boundary: boundary.name.clone(),
+                expect: boundary.expect,
+                kind,
+                source: source.clone(),
+                target_namespace: "".into(),
+                target: name.clone(),
+                via: None,
+            };
+            checks.push(Check { id: Arc::new(id), mode, question: Question::Dns { server: *server } });
+        }
+    }
+}
+
+impl BoundaryPlan {
+    /// What one sweep of this boundary costs under the configuration's budgets.
+    pub fn cost(&self, config: &Config, positive: usize) -> Cost {
+        let mut addresses = 0;
+        let mut dns_queries = 0;
+        let mut dns_seconds: HashMap<SocketAddr, usize> = HashMap::new();
+        for check in &self.checks {
+            match &check.question {
+                Question::Tcp { addresses: of, .. } => addresses += of.len(),
+                Question::Dns { server } => {
+                    let questions = match check.id.kind {
+                        CheckKind::SrvWildcard => 2 * (4 + 2 * self.namespaces.len()),
+                        _ => 3 * self.services.len(),
+                    };
+                    // Two controls, two negative controls, and the self-check.
+                    let queries = questions + 4 + 3 * config.dns.known_names.len();
+                    dns_queries += queries;
+                    *dns_seconds.entry(*server).or_default() += queries;
+                }
+            }
+        }
+        let witness = if self.witnessed { 2 } else { 0 };
+        let negative: usize = config.negative.iter().map(|n| n.ports.len()).sum();
+        let attempts = self.boundary.attempts as usize + witness;
+        let connects = addresses * attempts + 2 * (CONTROL_CONNECTS.max(positive) + negative);
+        let per_second = config.pace.per_second as usize;
+        let paced = (addresses * attempts).div_ceil(per_second);
+        let dns = dns_seconds.values().max().copied().unwrap_or(0).div_ceil(config.dns.queries_per_second as usize);
+        let rounds = addresses.div_ceil(config.pace.in_flight as usize);
+        let silent = self.boundary.timeout * u32::try_from(attempts * rounds + 2).unwrap_or(u32::MAX);
+        let least = Duration::from_secs(paced.max(dns) as u64);
+        Cost {
+            checks: self.checks.len(),
+            addresses,
+            connects,
+            dns_queries,
+            packets_per_second: 2 * per_second.min(connects)
+                + (config.dns.queries_per_second as usize).min(dns_queries),
+            least_seconds: least.as_secs(),
+            most_seconds: least.max(silent).as_secs(),
+        }
+    }
+}

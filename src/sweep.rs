@@ -1,0 +1,321 @@
+//! One sweep of one boundary: names, controls, attempts, controls, verdicts.
+//!
+//! The sweep sends; what it means is decided by [`crate::verdict`] when everything is in.
+
+mod attempts;
+mod controls;
+mod enumerate;
+pub mod schedule;
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use jiff::Timestamp;
+use tokio::{sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{Address, Config},
+    inventory::resolve::Names,
+    ledger::{CheckResult, Evidence, SweepReport},
+    model::{AddressKind, CheckId, Expect, Family},
+    observation::{AddressSeen, TcpOutcome, TcpSeen},
+    pace::Pace,
+    plan::{BoundaryPlan, Check, Plan, Question},
+    vantage::{Own, Vantage},
+    verdict::{Controls, TcpRule, judge_address, judge_check, judge_witness},
+};
+use attempts::Job;
+
+/// Names resolved at the same time.
+const NAMES_AT_ONCE: usize = 8;
+
+/// Everything that sweeps need, made once for a configuration.
+pub struct Sweeper {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Its plan.
+    pub plan: Arc<Plan>,
+    own: Arc<dyn Vantage>,
+    witnesses: HashMap<Arc<str>, Witness>,
+    names: Option<Names>,
+    in_flight: Arc<Semaphore>,
+    pace: Arc<Pace>,
+    dns_pace: HashMap<SocketAddr, Pace>,
+    icmp_evidence: bool,
+    progress: Arc<Progress>,
+}
+
+/// A second vantage, known to be allowed.
+#[derive(Clone)]
+struct Witness {
+    name: Arc<str>,
+    vantage: Arc<dyn Vantage>,
+}
+
+/// How far the sweeps are: for whoever shows it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    planned: AtomicU64,
+    done: AtomicU64,
+}
+
+impl Progress {
+    /// Addresses and DNS techniques finished, and known of so far.
+    pub fn get(&self) -> (u64, u64) {
+        (self.done.load(Ordering::Relaxed), self.planned.load(Ordering::Relaxed))
+    }
+
+    fn plan(&self, jobs: usize) {
+        self.planned.fetch_add(jobs as u64, Ordering::Relaxed);
+    }
+
+    fn finish(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Sweeper {
+    /// Makes vantages, budgets and resolver. Sends nothing.
+    ///
+    /// # Errors
+    /// The resolver cannot be set up; not expected.
+    pub fn new(config: Arc<Config>, plan: Arc<Plan>, icmp_evidence: bool) -> io::Result<Self> {
+        let own: Arc<dyn Vantage> = if config.vantage.source.is_empty() {
+            Arc::new(Own::new())
+        } else {
+            Arc::new(Own::from_addresses(&config.vantage.source))
+        };
+        let witnesses = config.witnesses.iter().map(|w| {
+            let name = w.source.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let vantage: Arc<dyn Vantage> = Arc::new(Own::from_addresses(&w.source));
+            (w.zone.clone(), Witness { name: name.into(), vantage })
+        });
+        let names = if plan.resolver.is_empty() {
+            None
+        } else {
+            let names = Names::new(own.clone(), &plan.resolver, config.dns.timeout, config.dns.attempts);
+            Some(names.map_err(io::Error::other)?)
+        };
+        let servers = plan.boundaries.iter().flat_map(|b| &b.checks).filter_map(|check| match check.question {
+            Question::Dns { server } => Some((server, Pace::per_second(config.dns.queries_per_second))),
+            Question::Tcp { .. } => None,
+        });
+        Ok(Self {
+            witnesses: witnesses.collect(),
+            names,
+            in_flight: Arc::new(Semaphore::new(config.pace.in_flight as usize)),
+            pace: Arc::new(Pace::per_second(config.pace.per_second)),
+            dns_pace: servers.collect(),
+            icmp_evidence,
+            progress: Arc::default(),
+            own,
+            config,
+            plan,
+        })
+    }
+
+    /// How far the sweeps of this sweeper are.
+    pub fn progress(&self) -> Arc<Progress> {
+        self.progress.clone()
+    }
+
+    /// Sweeps one boundary once. `pinned` are addresses with open findings: they come first, whatever their names give now.
+    pub async fn sweep(
+        self: &Arc<Self>,
+        planned: &BoundaryPlan,
+        pinned: &HashMap<Arc<CheckId>, Vec<SocketAddr>>,
+    ) -> SweepReport {
+        let (started, began) = (Timestamp::now(), Instant::now());
+        let boundary = &planned.boundary;
+        let witness = match boundary.expect {
+            Expect::Blocked => self.witnesses.get(&boundary.to).cloned(),
+            Expect::Open => None,
+        };
+        let tcp: Vec<&Check> = planned.checks.iter().filter(|c| matches!(c.question, Question::Tcp { .. })).collect();
+        let dns = self.spawn_dns(planned);
+
+        let mut rounds = controls::Rounds::new(self, boundary.timeout, witness.clone(), &tcp);
+        let mut per_check: Vec<Vec<AddressSeen>> = tcp.iter().map(|_| Vec::new()).collect();
+        if !tcp.is_empty() {
+            let jobs = self.jobs(&tcp, pinned, &mut per_check).await;
+            self.progress.plan(jobs.len());
+            rounds.run().await;
+            let stop = CancellationToken::new();
+            let between = tokio::spawn(rounds.keep_running(stop.clone()));
+            let attempts = attempts::Attempts {
+                own: self.own.clone(),
+                witness: witness.clone(),
+                attempts: boundary.attempts,
+                timeout: boundary.timeout,
+                spacing: self.config.pace.spacing,
+                icmp_evidence: self.icmp_evidence,
+            };
+            self.run(jobs, attempts, &mut per_check).await;
+            stop.cancel();
+            rounds = match between.await {
+                Ok(rounds) => rounds,
+                // Without controls nothing is proven: the verdicts become `vantage-offline`.
+                Err(_) => controls::Rounds::new(self, boundary.timeout, witness.clone(), &tcp),
+            };
+            rounds.run().await;
+        }
+
+        let lost = lost_connects(&per_check);
+        let negative = &self.config.negative;
+        let own_controls = Controls::digest(&rounds.own, negative, lost);
+        let witness_controls = Controls::digest(&rounds.witness, negative, [false; 2]);
+        let rule = TcpRule { expect: boundary.expect, closed: boundary.closed };
+        let (judged, at) = (Instant::now(), Timestamp::now());
+        let mut results = Vec::with_capacity(planned.checks.len());
+        for (check, addresses) in tcp.iter().zip(per_check) {
+            let judge = |seen: AddressSeen| {
+                let around = seen.address.map(|a| own_controls.around(a, seen.started, seen.ended));
+                let captured = seen.address.is_some_and(|a| witness_controls.is_captured(a));
+                let says = judge_witness(seen.witness.as_deref(), captured);
+                let unknown = crate::verdict::Around { vantage_proven: false, lossy: false, captured: false };
+                let reason = judge_address(rule, &seen, around.unwrap_or(unknown), says);
+                (seen, reason)
+            };
+            let addresses: Box<[_]> = addresses.into_iter().map(judge).collect();
+            results.push(Arc::new(CheckResult {
+                id: check.id.clone(),
+                mode: check.mode,
+                reason: judge_check(addresses.iter().map(|(_, reason)| *reason)),
+                evidence: Evidence::Tcp(addresses),
+                judged,
+                at,
+            }));
+        }
+        results.extend(dns.join_all().await);
+        let controls = rounds.states(&self.plan.source, &own_controls);
+        let ended = Instant::now();
+        SweepReport { boundary: boundary.name.clone(), started, ended, took: began.elapsed(), results, controls }
+    }
+
+    /// One job for each address of each check, names resolved; what has no address is recorded at once.
+    async fn jobs(
+        &self,
+        tcp: &[&Check],
+        pinned: &HashMap<Arc<CheckId>, Vec<SocketAddr>>,
+        per_check: &mut [Vec<AddressSeen>],
+    ) -> Vec<Job> {
+        let resolved = self.resolve(tcp).await;
+        let mut jobs = Vec::new();
+        for (index, check) in tcp.iter().enumerate() {
+            let Question::Tcp { kind, addresses, port } = &check.question else { continue };
+            let mut complete = true;
+            let mut ips: Vec<IpAddr> = Vec::with_capacity(addresses.len());
+            for address in addresses {
+                match address {
+                    Address::Ip(ip) => ips.push(*ip),
+                    Address::Name(name) => match resolved.get(name) {
+                        Some(Ok(found)) => ips.extend(found),
+                        Some(Err(outcome)) => {
+                            complete = false;
+                            per_check[index].push(without_address(*kind, *outcome));
+                        }
+                        None => {}
+                    },
+                }
+            }
+            ips.sort_unstable();
+            ips.dedup();
+            let open: &[SocketAddr] = pinned.get(&check.id).map_or(&[], Vec::as_slice);
+            let job = |address, listed, pinned| Job { check: index, address, kind: *kind, listed, pinned };
+            jobs.extend(ips.iter().map(|ip| {
+                let address = SocketAddr::new(*ip, *port);
+                job(address, true, open.contains(&address))
+            }));
+            // A name that does not resolve says nothing of its last addresses: they still count as the target's.
+            let unlisted = open.iter().filter(|a| ips.binary_search(&a.ip()).is_err());
+            jobs.extend(unlisted.map(|address| job(*address, !complete, true)));
+        }
+        attempts::order(&mut jobs);
+        jobs
+    }
+
+    /// All names of the checks, each once.
+    async fn resolve(&self, tcp: &[&Check]) -> HashMap<Arc<str>, Result<Vec<IpAddr>, TcpOutcome>> {
+        use futures_util::{StreamExt, stream};
+        let mut names: Vec<Arc<str>> = Vec::new();
+        for check in tcp {
+            if let Question::Tcp { addresses, .. } = &check.question {
+                names.extend(addresses.iter().filter_map(|a| match a {
+                    Address::Name(name) => Some(name.clone()),
+                    Address::Ip(_) => None,
+                }));
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        let lookup = async |name: Arc<str>| {
+            let answer = match &self.names {
+                Some(names) => names.addresses(&name).await.map_err(|_| TcpOutcome::Unresolved),
+                None => Err(TcpOutcome::Unresolved),
+            };
+            (name, answer)
+        };
+        stream::iter(names).map(lookup).buffer_unordered(NAMES_AT_ONCE).collect().await
+    }
+
+    /// Runs all jobs under the budgets.
+    async fn run(&self, jobs: Vec<Job>, attempts: attempts::Attempts, per_check: &mut [Vec<AddressSeen>]) {
+        let attempts = Arc::new(attempts);
+        let mut running: JoinSet<(usize, AddressSeen)> = JoinSet::new();
+        let mut spacing = attempts::Spacing::new(self.config.pace.spacing);
+        let mut take = |done: Result<(usize, AddressSeen), tokio::task::JoinError>| {
+            if let Ok((check, seen)) = done {
+                per_check[check].push(seen);
+                self.progress.finish();
+            }
+        };
+        for job in jobs {
+            spacing.wait(job.address.ip()).await;
+            let Ok(permit) = self.in_flight.clone().acquire_owned().await else { break };
+            self.pace.turn().await;
+            let (attempts, pace) = (attempts.clone(), self.pace.clone());
+            running.spawn(async move {
+                let seen = attempts.run(&job, &pace).await;
+                drop(permit);
+                (job.check, seen)
+            });
+            while let Some(done) = running.try_join_next() {
+                take(done);
+            }
+        }
+        while let Some(done) = running.join_next().await {
+            take(done);
+        }
+    }
+}
+
+/// What is seen of a target whose name gives no address.
+fn without_address(kind: AddressKind, outcome: TcpOutcome) -> AddressSeen {
+    let now = Instant::now();
+    let seen = TcpSeen { outcome, icmp: None, errno: None, elapsed_us: 0 };
+    AddressSeen { address: None, kind, listed: true, attempts: [seen].into(), witness: None, started: now, ended: now }
+}
+
+/// Of each family: whether a connect that reached an open port showed a lost packet.
+fn lost_connects(per_check: &[Vec<AddressSeen>]) -> [bool; 2] {
+    let mut lost = [false; 2];
+    for seen in per_check.iter().flatten() {
+        let Some(address) = seen.address else { continue };
+        let witness = seen.witness.iter().flat_map(|w| [Some(w.before), w.after]).flatten();
+        for connect in witness.chain(seen.attempts.iter().copied()) {
+            if connect.outcome == TcpOutcome::Open && connect.lost_a_packet() {
+                lost[Family::of(address.ip()) as usize] = true;
+            }
+        }
+    }
+    lost
+}

@@ -1,0 +1,138 @@
+//! The attempts at one address, its witness around them, and the order of all.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::Witness;
+use crate::{
+    model::{AddressKind, Family},
+    observation::{AddressSeen, TcpOutcome, WitnessSeen},
+    pace::Pace,
+    probe::tcp::connect,
+    vantage::Vantage,
+};
+
+/// One address of one check.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Job {
+    /// Index of the check.
+    pub check: usize,
+    pub address: SocketAddr,
+    pub kind: AddressKind,
+    /// See [`AddressSeen::listed`].
+    pub listed: bool,
+    /// Its finding is open.
+    pub pinned: bool,
+}
+
+/// Pinned jobs first; then the ports of one address as far apart as they can be.
+pub(super) fn order(jobs: &mut [Job]) {
+    let mut seen: HashMap<IpAddr, u32> = HashMap::with_capacity(jobs.len());
+    jobs.sort_by_cached_key(|job| {
+        let turn = seen.entry(job.address.ip()).or_default();
+        *turn += 1;
+        (!job.pinned, *turn)
+    });
+}
+
+/// Least time between the starts of two jobs at one address.
+pub(super) struct Spacing {
+    gap: Duration,
+    next: HashMap<IpAddr, Instant>,
+}
+
+impl Spacing {
+    pub fn new(gap: Duration) -> Self {
+        Self { gap, next: HashMap::new() }
+    }
+
+    pub async fn wait(&mut self, address: IpAddr) {
+        if self.gap.is_zero() {
+            return;
+        }
+        let now = Instant::now();
+        let at = self.next.get(&address).map_or(now, |next| (*next).max(now));
+        self.next.insert(address, at + self.gap);
+        if at > now {
+            tokio::time::sleep_until(at.into()).await;
+        }
+    }
+}
+
+/// How every address of a boundary is tried.
+pub(super) struct Attempts {
+    pub own: Arc<dyn Vantage>,
+    pub witness: Option<Witness>,
+    pub attempts: u32,
+    pub timeout: Duration,
+    pub spacing: Duration,
+    pub icmp_evidence: bool,
+}
+
+impl Attempts {
+    /// Witness, attempts until one is open, witness.
+    pub async fn run(&self, job: &Job, pace: &Pace) -> AddressSeen {
+        // A virtual address has many ends, of which the witness would meet any: it cannot vouch for it.
+        let family = Family::of(job.address.ip());
+        let witness = self.witness.as_ref().filter(|w| job.kind == AddressKind::Endpoint && w.vantage.has(family));
+        let mut vouched = match witness {
+            None => None,
+            Some(witness) => {
+                let before = connect(&*witness.vantage, job.address, self.timeout, self.icmp_evidence).await;
+                Some(Box::new(WitnessSeen { name: witness.name.clone(), before, after: None }))
+            }
+        };
+        let started = Instant::now();
+        let mut seen = Vec::with_capacity(self.attempts as usize);
+        for attempt in 0..self.attempts {
+            if attempt > 0 {
+                tokio::time::sleep(self.spacing).await;
+                pace.turn().await;
+            }
+            seen.push(connect(&*self.own, job.address, self.timeout, self.icmp_evidence).await);
+            if seen[attempt as usize].outcome == TcpOutcome::Open {
+                break;
+            }
+        }
+        let ended = Instant::now();
+        let open = seen.last().is_some_and(|s| s.outcome == TcpOutcome::Open);
+        if let (Some(vouched), Some(witness), false) = (&mut vouched, witness, open) {
+            pace.turn().await;
+            vouched.after = Some(connect(&*witness.vantage, job.address, self.timeout, self.icmp_evidence).await);
+        }
+        AddressSeen {
+            address: Some(job.address),
+            kind: job.kind,
+            listed: job.listed,
+            attempts: seen.into_boxed_slice(),
+            witness: vouched,
+            started,
+            ended,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pinned_first_and_ports_of_one_address_apart() {
+        let job = |address: &str, pinned| Job {
+            check: 0,
+            address: address.parse().unwrap(),
+            kind: AddressKind::Endpoint,
+            listed: true,
+            pinned,
+        };
+        let mut jobs =
+            [job("127.0.0.1:1", false), job("127.0.0.1:2", false), job("127.0.0.2:1", false), job("127.0.0.3:9", true)];
+        order(&mut jobs);
+        let addresses: Vec<_> = jobs.iter().map(|j| j.address.to_string()).collect();
+        assert_eq!(addresses, ["127.0.0.3:9", "127.0.0.1:1", "127.0.0.2:1", "127.0.0.1:2"]);
+    }
+}

@@ -1,0 +1,122 @@
+//! Where sockets are born. Only this room makes sockets; a probe is handed a [`Vantage`] and never knows where it is.
+
+use std::{io, net::SocketAddr};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::model::Family;
+
+/// Makes the sockets of one place in the network: an own pod, or another source address.
+///
+/// Sockets are non-blocking, closed on exec, and hear ICMP errors (`IP_RECVERR`, `IPV6_RECVERR`): without that the
+/// kernel reports an ICMPv6 rejection only after the second SYN, one second late, and without its type.
+pub trait Vantage: Send + Sync + 'static {
+    /// A TCP socket that can connect to `peer`. Errors are local: descriptors, memory, an address that went away.
+    fn tcp(&self, peer: SocketAddr) -> io::Result<Socket>;
+    /// A UDP socket that is connected to `peer`, so that it hears that nobody listens there.
+    fn udp(&self, peer: SocketAddr) -> io::Result<Socket>;
+    /// False where this vantage has no address of the family, so that nothing of it can be measured.
+    fn has(&self, family: Family) -> bool;
+}
+
+/// The network that the agent itself lives in, optionally from chosen source addresses.
+#[derive(Clone, Debug, Default)]
+pub struct Own {
+    source: Option<[Option<SocketAddr>; 2]>,
+}
+
+impl Own {
+    /// The kernel chooses the source address.
+    pub const fn new() -> Self {
+        Self { source: None }
+    }
+
+    /// Binds to these addresses, at most one of each family (the last wins); a family without one is not available.
+    pub fn from_addresses(addresses: &[std::net::IpAddr]) -> Self {
+        let of = |family| addresses.iter().rfind(|a| Family::of(**a) == family).map(|a| SocketAddr::new(*a, 0));
+        Self { source: Some([of(Family::V4), of(Family::V6)]) }
+    }
+
+    fn socket(&self, peer: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(peer), kind.nonblocking().cloexec(), Some(protocol))?;
+        if peer.is_ipv4() {
+            setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
+        } else {
+            setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
+        }
+        if let Some(sources) = &self.source {
+            let source = sources[usize::from(peer.is_ipv6())].ok_or(io::ErrorKind::AddrNotAvailable)?;
+            // Without this a bind takes a port of its own for each connect, and 28,000 of them are all there are.
+            setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
+            socket.bind(&source.into())?;
+        }
+        Ok(socket)
+    }
+}
+
+impl Vantage for Own {
+    fn tcp(&self, peer: SocketAddr) -> io::Result<Socket> {
+        self.socket(peer, Type::STREAM, Protocol::TCP)
+    }
+
+    fn udp(&self, peer: SocketAddr) -> io::Result<Socket> {
+        let socket = self.socket(peer, Type::DGRAM, Protocol::UDP)?;
+        socket.connect(&peer.into())?;
+        Ok(socket)
+    }
+
+    fn has(&self, family: Family) -> bool {
+        self.source.is_none_or(|sources| sources[usize::from(family == Family::V6)].is_some())
+    }
+}
+
+/// Raises the soft limit of open descriptors to the hard one and returns it: a sweep needs one for each connect in flight.
+///
+/// # Errors
+/// What `getrlimit(2)` or `setrlimit(2)` said.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(hard)
+}
+
+/// True when this kernel queues the ICMP errors of a connect (Linux 5.8 and newer; gVisor answers as an older one).
+pub fn kernel_gives_icmp() -> bool {
+    nix::sys::utsname::uname().is_ok_and(|u| release_gives_icmp(&u.release().to_string_lossy()))
+}
+
+fn release_gives_icmp(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn icmp_detail_by_kernel_release() {
+        for (release, expected) in [
+            ("6.18.44-x", true),
+            ("5.8.0", true),
+            ("5.10", true),
+            ("5.7.19", false),
+            ("4.18.0-553.el8", false),
+            ("4.4.0", false),
+            ("", false),
+        ] {
+            assert_eq!(release_gives_icmp(release), expected, "{release}");
+        }
+    }
+
+    #[test]
+    fn a_source_of_one_family_has_no_other() {
+        let own = Own::from_addresses(&["127.0.0.9".parse().unwrap()]);
+        assert!(own.has(Family::V4) && !own.has(Family::V6));
+        assert_eq!(own.tcp("[::1]:1".parse().unwrap()).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+    }
+}

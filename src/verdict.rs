@@ -1,0 +1,255 @@
+//! The rules: from what was seen to what it means. Pure: no clock, no I/O, no async. Read [`judge_attempt`] from top to
+//! bottom: it is the truth table of the documentation, row by row.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    model::{AddressKind, ClosedRule, Expect, Family, Reason},
+    observation::{AddressSeen, ControlReply, ControlRound, DnsSeen, ReplyClass, TcpOutcome, TcpSeen, WitnessSeen},
+};
+
+/// What a boundary asks of its TCP checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpRule {
+    /// What is promised.
+    pub expect: Expect,
+    /// What an unexplained RST of an endpoint means.
+    pub closed: ClosedRule,
+}
+
+/// What is known of a vantage around one address's attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Around {
+    /// The positive control of the same family was reached before and after.
+    pub vantage_proven: bool,
+    /// A control of the sweep lost packets.
+    pub lossy: bool,
+    /// The negative control for this port and range answered.
+    pub captured: bool,
+}
+
+/// What the witness says of one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Witness {
+    /// Open before and after.
+    Open,
+    /// Not open, neither before nor after: from a vantage that is known to be allowed.
+    NotOpen,
+    /// It contradicted itself or could not measure.
+    Unclear,
+    /// There is none, or it cannot be trusted.
+    None,
+}
+
+/// One attempt at one address.
+pub fn judge_attempt(
+    rule: TcpRule,
+    kind: AddressKind,
+    outcome: TcpOutcome,
+    around: Around,
+    witness: Witness,
+) -> Reason {
+    use TcpOutcome::*;
+    match rule.expect {
+        Expect::Blocked => match outcome {
+            Open if around.captured => Reason::Captured,
+            Open => Reason::Reached,
+            Unresolved => Reason::Unresolved,
+            Error => Reason::LocalError,
+            _ if !around.vantage_proven => Reason::VantageOffline,
+            Unreachable => Reason::Unreachable,
+            Closed => match (kind, witness, rule.closed) {
+                (AddressKind::Virtual, _, _) => Reason::NoBackend,
+                (AddressKind::Endpoint, Witness::Open, _) => Reason::Blocked,
+                (AddressKind::Endpoint, Witness::NotOpen, _) => Reason::HostAnswered,
+                (AddressKind::Endpoint, Witness::Unclear, _) => Reason::WitnessUnclear,
+                (AddressKind::Endpoint, Witness::None, ClosedRule::Fail) => Reason::HostAnswered,
+                (AddressKind::Endpoint, Witness::None, ClosedRule::Inconclusive) => Reason::ClosedAmbiguous,
+                (AddressKind::Endpoint, Witness::None, ClosedRule::Unverified) => Reason::ClosedUnwitnessed,
+            },
+            Refused => match (kind, witness) {
+                (AddressKind::Endpoint, Witness::Open) => Reason::Blocked,
+                _ => Reason::RefusedAmbiguous,
+            },
+            Filtered if around.lossy => Reason::Lossy,
+            Filtered | Rejected => match (kind, witness) {
+                (AddressKind::Virtual, _) => Reason::VirtualAddress,
+                (AddressKind::Endpoint, Witness::Open) => Reason::Blocked,
+                (AddressKind::Endpoint, Witness::NotOpen) => Reason::TargetDown,
+                (AddressKind::Endpoint, Witness::Unclear) => Reason::WitnessUnclear,
+                (AddressKind::Endpoint, Witness::None) => Reason::NoWitness,
+            },
+        },
+        Expect::Open => match outcome {
+            Open if around.captured => Reason::Captured,
+            Open => Reason::Reachable,
+            Error => Reason::LocalError,
+            _ if !around.vantage_proven => Reason::VantageOffline,
+            Filtered if around.lossy => Reason::Lossy,
+            _ => Reason::NotReached,
+        },
+    }
+}
+
+/// One address: where `blocked` is expected the worst of its attempts, so that their order never matters; where `open` is
+/// expected the best, because reached once is reached.
+pub fn judge_address(rule: TcpRule, seen: &AddressSeen, around: Around, witness: Witness) -> Reason {
+    let each = seen.attempts.iter().map(|a| judge_attempt(rule, seen.kind, a.outcome, around, witness));
+    match rule.expect {
+        Expect::Blocked => each.min(),
+        Expect::Open => each.max(),
+    }
+    .unwrap_or(Reason::Pending)
+}
+
+/// A check: its worst address. A check without any address was not resolved.
+pub fn judge_check(addresses: impl IntoIterator<Item = Reason>) -> Reason {
+    addresses.into_iter().min().unwrap_or(Reason::Unresolved)
+}
+
+/// What a witness's connects say, given what its own vantage is worth.
+pub fn judge_witness(witness: Option<&WitnessSeen>, captured: bool) -> Witness {
+    let Some(witness) = witness else {
+        return Witness::None;
+    };
+    if captured {
+        return Witness::None;
+    }
+    let unmeasured = |seen: TcpSeen| matches!(seen.outcome, TcpOutcome::Error | TcpOutcome::Unresolved);
+    match (witness.before, witness.after) {
+        (before, Some(after)) if unmeasured(before) || unmeasured(after) => Witness::Unclear,
+        (before, Some(after)) => match (before.outcome == TcpOutcome::Open, after.outcome == TcpOutcome::Open) {
+            (true, true) => Witness::Open,
+            (false, false) => Witness::NotOpen,
+            _ => Witness::Unclear,
+        },
+        (_, None) => Witness::Unclear,
+    }
+}
+
+/// A negative control: an address that nobody has, speaking for the targets of a range on its ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NegativeControl {
+    /// The address that nobody has.
+    pub address: IpAddr,
+    /// The ports it is tried on.
+    pub ports: Vec<u16>,
+    /// The targets it speaks for.
+    pub range: IpNet,
+}
+
+/// The rounds of controls of one vantage in one sweep, digested for [`Controls::around`].
+#[derive(Clone, Debug, Default)]
+pub struct Controls {
+    rounds: Vec<Round>,
+    lossy: [bool; 2],
+    captured: BTreeSet<(IpNet, u16)>,
+}
+
+#[derive(Clone, Debug)]
+struct Round {
+    started: Instant,
+    ended: Instant,
+    reached: [bool; 2],
+}
+
+const fn index(family: Family) -> usize {
+    family as usize
+}
+
+impl Controls {
+    /// Digests rounds in the order of their time. `connects_lost` tells of each family whether other timed connects of the
+    /// sweep, known to reach an open port, showed a lost packet.
+    pub fn digest(rounds: &[ControlRound], negative: &[NegativeControl], connects_lost: [bool; 2]) -> Self {
+        let mut controls = Self { lossy: connects_lost, ..Self::default() };
+        for round in rounds {
+            for control in &round.positive {
+                controls.lossy[index(Family::of(control.address.ip()))] |= control.seen.lost_a_packet();
+            }
+            for answered in round.negative.iter().filter(|c| c.seen.outcome == TcpOutcome::Open) {
+                let speaks = |n: &&NegativeControl| {
+                    n.address == answered.address.ip() && n.ports.contains(&answered.address.port())
+                };
+                for control in negative.iter().filter(speaks) {
+                    controls.captured.insert((control.range, answered.address.port()));
+                }
+            }
+        }
+        // A positive control that a proxy would answer as well proves nothing.
+        controls.rounds = rounds
+            .iter()
+            .map(|round| Round {
+                started: round.started,
+                ended: round.ended,
+                reached: [Family::V4, Family::V6].map(|family| {
+                    round.positive.iter().any(|c| {
+                        Family::of(c.address.ip()) == family
+                            && c.seen.outcome == TcpOutcome::Open
+                            && !controls.is_captured(c.address)
+                    })
+                }),
+            })
+            .collect();
+        controls
+    }
+
+    /// What is known around attempts at `address` between `started` and `ended`: every round from the last that ended
+    /// before them to the first that began after them must have reached something.
+    pub fn around(&self, address: SocketAddr, started: Instant, ended: Instant) -> Around {
+        let family = index(Family::of(address.ip()));
+        let first = self.rounds.iter().rposition(|r| r.ended <= started);
+        let last = self.rounds.iter().position(|r| r.started >= ended);
+        let vantage_proven = match (first, last) {
+            (Some(first), Some(last)) if first <= last => {
+                self.rounds[first..=last].iter().all(|round| round.reached[family])
+            }
+            _ => false,
+        };
+        Around { vantage_proven, lossy: self.lossy[family], captured: self.is_captured(address) }
+    }
+
+    /// True when a negative control for this port and range answered.
+    pub fn is_captured(&self, address: SocketAddr) -> bool {
+        self.captured.iter().any(|(range, port)| *port == address.port() && range.contains(&address.ip()))
+    }
+
+    /// True when the family's controls lost a packet.
+    pub const fn is_lossy(&self, family: Family) -> bool {
+        self.lossy[index(family)]
+    }
+
+    /// True when every round reached a positive control of the family.
+    pub fn is_proven(&self, family: Family) -> bool {
+        !self.rounds.is_empty() && self.rounds.iter().all(|r| r.reached[index(family)])
+    }
+}
+
+/// A DNS technique against one server, where nothing of the namespaces in `protected` may be disclosed.
+pub fn judge_dns<'a>(seen: &DnsSeen, protected: impl IntoIterator<Item = &'a str>) -> Reason {
+    let of = |namespace| seen.names.count(namespace) + seen.addresses.count(namespace);
+    let disclosed = protected.into_iter().any(|namespace| of(namespace) > 0);
+    let broken = seen.count(ReplyClass::Servfail) + seen.count(ReplyClass::Malformed) > 0;
+    if seen.captured {
+        Reason::Captured
+    } else if disclosed {
+        Reason::Disclosed
+    } else if seen.control.contains(&ControlReply::Failed) {
+        Reason::ControlFailed
+    } else if seen.lost > 0 {
+        Reason::LostQueries
+    } else if broken {
+        Reason::ServerError
+    } else if seen.cut > 0 || seen.names.overflow() + seen.addresses.overflow() > 0 {
+        Reason::Cut
+    } else if seen.self_check && seen.control == [ControlReply::Answered; 2] {
+        Reason::NothingDisclosed
+    } else {
+        Reason::NoSelfCheck
+    }
+}

@@ -1,0 +1,1 @@
+//! Real programs and hostile peers, on loopback.
