@@ -41,7 +41,7 @@ pub struct BoundaryPlan {
     /// Known services of that zone: `(namespace, name)`.
     pub services: BTreeSet<(Arc<str>, Arc<str>)>,
     /// Known addresses of that zone and their namespaces.
-    pub known_addresses: HashMap<IpAddr, String>,
+    pub known_addresses: Arc<HashMap<IpAddr, Arc<str>>>,
     /// True where a witness may reach the zone.
     pub witnessed: bool,
 }
@@ -180,19 +180,22 @@ fn boundary_plan(
     if namespaces.is_empty() && (boundary.srv_wildcard.is_some() || boundary.service_lookup.is_some()) {
         note(format!("DNS of zone `{}`", boundary.to), "the zone has no namespaces");
     }
+    // Only DNS checks ask for these.
+    let enumerated = boundary.srv_wildcard.is_some() || boundary.service_lookup.is_some();
+    let known: &[&Target] = if enumerated { &targets } else { &[] };
     let mut known_addresses = HashMap::new();
-    for target in targets.iter().filter(|t| !t.namespace.is_empty()) {
+    for target in known.iter().filter(|t| !t.namespace.is_empty()) {
         for ip in target.cluster_ips.iter().chain(&target.endpoints) {
-            known_addresses.insert(*ip, target.namespace.to_string());
+            known_addresses.insert(*ip, target.namespace.clone());
         }
     }
-    let services = targets.iter().filter(|t| t.is_service).map(|t| (t.namespace.clone(), t.name.clone())).collect();
+    let services = known.iter().filter(|t| t.is_service).map(|t| (t.namespace.clone(), t.name.clone())).collect();
     BoundaryPlan {
         boundary: boundary.clone(),
         checks,
         namespaces,
         services,
-        known_addresses,
+        known_addresses: Arc::new(known_addresses),
         witnessed: witness.is_some(),
     }
 }

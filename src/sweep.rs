@@ -19,7 +19,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -158,6 +158,7 @@ impl Sweeper {
                 timeout: boundary.timeout,
                 spacing: self.config.pace.spacing,
                 icmp_evidence: self.icmp_evidence,
+                pace: self.pace.clone(),
             };
             self.run(jobs, attempts, &mut per_check).await;
             stop.cancel();
@@ -267,33 +268,35 @@ impl Sweeper {
         stream::iter(names).map(lookup).buffer_unordered(NAMES_AT_ONCE).collect().await
     }
 
-    /// Runs all jobs under the budgets.
+    /// Runs all jobs under the budgets. A job that comes to nothing leaves an error in its place: no address is forgotten.
     async fn run(&self, jobs: Vec<Job>, attempts: attempts::Attempts, per_check: &mut [Vec<AddressSeen>]) {
         let attempts = Arc::new(attempts);
-        let mut running: JoinSet<(usize, AddressSeen)> = JoinSet::new();
+        // A channel, not a `JoinSet`: with thousands in flight the set's own memory counts.
+        let (done, mut results) = mpsc::unbounded_channel();
         let mut spacing = attempts::Spacing::new(self.config.pace.spacing);
-        let mut take = |done: Result<(usize, AddressSeen), tokio::task::JoinError>| {
-            if let Ok((check, seen)) = done {
-                per_check[check].push(seen);
-                self.progress.finish();
-            }
+        let mut take = |(check, seen): (usize, AddressSeen)| {
+            // By exactly one: most checks have one address, and a Vec starts with room for four.
+            per_check[check].reserve_exact(1);
+            per_check[check].push(seen);
+            self.progress.finish();
         };
         for job in jobs {
             spacing.wait(job.address.ip()).await;
             let Ok(permit) = self.in_flight.clone().acquire_owned().await else { break };
             self.pace.turn().await;
-            let (attempts, pace) = (attempts.clone(), self.pace.clone());
-            running.spawn(async move {
-                let seen = attempts.run(&job, &pace).await;
-                drop(permit);
-                (job.check, seen)
+            let slot = attempts::Slot::new(job, permit, done.clone());
+            let attempts = attempts.clone();
+            tokio::spawn(async move {
+                let seen = attempts.run(slot.job()).await;
+                slot.fill(seen);
             });
-            while let Some(done) = running.try_join_next() {
-                take(done);
+            while let Ok(result) = results.try_recv() {
+                take(result);
             }
         }
-        while let Some(done) = running.join_next().await {
-            take(done);
+        drop(done);
+        while let Some(result) = results.recv().await {
+            take(result);
         }
     }
 }

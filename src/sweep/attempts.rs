@@ -7,10 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
 use super::Witness;
 use crate::{
     model::{AddressKind, Family},
-    observation::{AddressSeen, TcpOutcome, WitnessSeen},
+    observation::{AddressSeen, TcpOutcome, TcpSeen, WitnessSeen},
     pace::Pace,
     probe::tcp::connect,
     vantage::Vantage,
@@ -37,6 +39,51 @@ pub(super) fn order(jobs: &mut [Job]) {
         *turn += 1;
         (!job.pinned, *turn)
     });
+}
+
+/// A job's place in the sweep: its permit while it runs, and a result in any case.
+pub(super) struct Slot {
+    job: Job,
+    _permit: OwnedSemaphorePermit,
+    done: mpsc::UnboundedSender<(usize, AddressSeen)>,
+    filled: bool,
+}
+
+impl Slot {
+    pub fn new(job: Job, permit: OwnedSemaphorePermit, done: mpsc::UnboundedSender<(usize, AddressSeen)>) -> Self {
+        Self { job, _permit: permit, done, filled: false }
+    }
+
+    pub const fn job(&self) -> &Job {
+        &self.job
+    }
+
+    pub fn fill(mut self, seen: AddressSeen) {
+        self.send(seen);
+    }
+
+    fn send(&mut self, seen: AddressSeen) {
+        self.filled = true;
+        // Nobody waits for a sweep that was given up.
+        let _ = self.done.send((self.job.check, seen));
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if !self.filled {
+            let now = Instant::now();
+            self.send(AddressSeen {
+                address: Some(self.job.address),
+                kind: self.job.kind,
+                listed: self.job.listed,
+                attempts: [TcpSeen::error(None)].into(),
+                witness: None,
+                started: now,
+                ended: now,
+            });
+        }
+    }
 }
 
 /// Least time between the starts of two jobs at one address.
@@ -71,11 +118,12 @@ pub(super) struct Attempts {
     pub timeout: Duration,
     pub spacing: Duration,
     pub icmp_evidence: bool,
+    pub pace: Arc<Pace>,
 }
 
 impl Attempts {
     /// Witness, attempts until one is open, witness.
-    pub async fn run(&self, job: &Job, pace: &Pace) -> AddressSeen {
+    pub async fn run(&self, job: &Job) -> AddressSeen {
         // A virtual address has many ends, of which the witness would meet any: it cannot vouch for it.
         let family = Family::of(job.address.ip());
         let witness = self.witness.as_ref().filter(|w| job.kind == AddressKind::Endpoint && w.vantage.has(family));
@@ -91,7 +139,7 @@ impl Attempts {
         for attempt in 0..self.attempts {
             if attempt > 0 {
                 tokio::time::sleep(self.spacing).await;
-                pace.turn().await;
+                self.pace.turn().await;
             }
             seen.push(connect(&*self.own, job.address, self.timeout, self.icmp_evidence).await);
             if seen[attempt as usize].outcome == TcpOutcome::Open {
@@ -101,7 +149,7 @@ impl Attempts {
         let ended = Instant::now();
         let open = seen.last().is_some_and(|s| s.outcome == TcpOutcome::Open);
         if let (Some(vouched), Some(witness), false) = (&mut vouched, witness, open) {
-            pace.turn().await;
+            self.pace.turn().await;
             vouched.after = Some(connect(&*witness.vantage, job.address, self.timeout, self.icmp_evidence).await);
         }
         AddressSeen {

@@ -1,7 +1,8 @@
 //! DNS checks of a sweep: each server's techniques in turn, the servers side by side.
 
 use std::{
-    net::SocketAddr,
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -91,5 +92,5 @@ struct Inventory {
     namespaces: Arc<[Arc<str>]>,
     wildcards: Vec<Asked>,
     services: Vec<Asked>,
-    known_addresses: std::collections::HashMap<std::net::IpAddr, String>,
+    known_addresses: Arc<HashMap<IpAddr, Arc<str>>>,
 }

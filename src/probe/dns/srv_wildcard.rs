@@ -1,7 +1,7 @@
 //! `srv-wildcard`: what CoreDNS up to 1.8 (`any`, `*`) and kube-dns (`*`) answer to wildcards over services and namespaces.
 //! CoreDNS removed them in 1.9.0 (coredns#5019).
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use hickory_resolver::proto::{
     op::Message,
@@ -25,7 +25,7 @@ pub fn questions<'a>(zone: &Name, namespaces: impl IntoIterator<Item = &'a str>)
 /// name, so an address counts for the namespace that was asked for, or for the one whose known target it is.
 pub fn read(
     zone: &Name,
-    known_addresses: &HashMap<IpAddr, String>,
+    known_addresses: &HashMap<IpAddr, Arc<str>>,
     question: &Question,
     message: &Message,
     seen: &mut DnsSeen,
@@ -34,7 +34,8 @@ pub fn read(
     if question.kind != RecordType::A {
         return;
     }
-    let asked = super::namespace_of(&question.name, zone).filter(|ns| ns != "any" && ns != "*");
+    let asked: Option<Arc<str>> =
+        super::namespace_of(&question.name, zone).filter(|ns| ns != "any" && ns != "*").map(Into::into);
     for record in &message.answers {
         if let RData::A(address) = &record.data {
             let address = IpAddr::V4(address.0);
