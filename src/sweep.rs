@@ -23,17 +23,18 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Address, Config},
+    config::{Address, Boundary, Config},
     inventory::resolve::Names,
     ledger::{CheckResult, Evidence, SweepReport},
     model::{AddressKind, CheckId, Expect, Family},
     observation::{AddressSeen, TcpOutcome, TcpSeen},
     pace::Pace,
     plan::{BoundaryPlan, Check, Plan, Question},
+    probe::tcp::Connect,
     vantage::{Own, Vantage},
     verdict::{Controls, TcpRule, judge_address, judge_check, judge_witness},
 };
-use attempts::Job;
+use attempts::{Attempts, Job, Slot};
 
 /// Names resolved at the same time.
 const NAMES_AT_ONCE: usize = 8;
@@ -143,7 +144,7 @@ impl Sweeper {
         let tcp: Vec<&Check> = planned.checks.iter().filter(|c| matches!(c.question, Question::Tcp { .. })).collect();
         let dns = self.spawn_dns(planned);
 
-        let mut rounds = controls::Rounds::new(self, boundary.timeout, witness.clone(), &tcp);
+        let mut rounds = controls::Rounds::new(self, self.connect(boundary), witness.clone(), &tcp);
         let mut per_check: Vec<Vec<AddressSeen>> = tcp.iter().map(|_| Vec::new()).collect();
         if !tcp.is_empty() {
             let jobs = self.jobs(&tcp, pinned, &mut per_check).await;
@@ -151,21 +152,24 @@ impl Sweeper {
             rounds.run().await;
             let stop = CancellationToken::new();
             let between = tokio::spawn(rounds.keep_running(stop.clone()));
-            let attempts = attempts::Attempts {
+            let (done, results) = mpsc::unbounded_channel();
+            let attempts = Attempts {
                 own: self.own.clone(),
                 witness: witness.clone(),
                 attempts: boundary.attempts,
-                timeout: boundary.timeout,
+                connect: self.connect(boundary),
                 spacing: self.config.pace.spacing,
-                icmp_evidence: self.icmp_evidence,
                 pace: self.pace.clone(),
+                in_flight: self.in_flight.clone(),
+                jobs,
+                done,
             };
-            self.run(jobs, attempts, &mut per_check).await;
+            self.run(attempts, results, &mut per_check).await;
             stop.cancel();
             rounds = match between.await {
                 Ok(rounds) => rounds,
                 // Without controls nothing is proven: the verdicts become `vantage-offline`.
-                Err(_) => controls::Rounds::new(self, boundary.timeout, witness.clone(), &tcp),
+                Err(_) => controls::Rounds::new(self, self.connect(boundary), witness.clone(), &tcp),
             };
             rounds.run().await;
         }
@@ -268,11 +272,19 @@ impl Sweeper {
         stream::iter(names).map(lookup).buffer_unordered(NAMES_AT_ONCE).collect().await
     }
 
-    /// Runs all jobs under the budgets. A job that comes to nothing leaves an error in its place: no address is forgotten.
-    async fn run(&self, jobs: Vec<Job>, attempts: attempts::Attempts, per_check: &mut [Vec<AddressSeen>]) {
+    /// How this boundary's connects are made.
+    fn connect(&self, boundary: &Boundary) -> Connect {
+        Connect { timeout: boundary.timeout, icmp_evidence: self.icmp_evidence }
+    }
+
+    /// Runs all jobs under the budgets.
+    async fn run(
+        &self,
+        attempts: Attempts,
+        mut results: mpsc::UnboundedReceiver<(usize, AddressSeen)>,
+        per_check: &mut [Vec<AddressSeen>],
+    ) {
         let attempts = Arc::new(attempts);
-        // A channel, not a `JoinSet`: with thousands in flight the set's own memory counts.
-        let (done, mut results) = mpsc::unbounded_channel();
         let mut spacing = attempts::Spacing::new(self.config.pace.spacing);
         let mut take = |(check, seen): (usize, AddressSeen)| {
             // By exactly one: most checks have one address, and a Vec starts with room for four.
@@ -280,21 +292,17 @@ impl Sweeper {
             per_check[check].push(seen);
             self.progress.finish();
         };
-        for job in jobs {
+        for (index, job) in attempts.jobs.iter().enumerate() {
             spacing.wait(job.address.ip()).await;
-            let Ok(permit) = self.in_flight.clone().acquire_owned().await else { break };
+            let Ok(place) = self.in_flight.acquire().await else { break };
             self.pace.turn().await;
-            let slot = attempts::Slot::new(job, permit, done.clone());
-            let attempts = attempts.clone();
-            tokio::spawn(async move {
-                let seen = attempts.run(slot.job()).await;
-                slot.fill(seen);
-            });
+            tokio::spawn(Slot::new(attempts.clone(), index, place).run());
             while let Ok(result) = results.try_recv() {
                 take(result);
             }
         }
-        drop(done);
+        // The channel ends with the last job.
+        drop(attempts);
         while let Some(result) = results.recv().await {
             take(result);
         }

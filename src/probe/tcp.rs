@@ -22,17 +22,28 @@ use crate::{
     vantage::Vantage,
 };
 
+/// How connects are made.
+#[derive(Clone, Copy, Debug)]
+pub struct Connect {
+    /// Time for one connect.
+    pub timeout: Duration,
+    /// The kernel gives ICMP detail: without it an RST cannot be told from an ICMP error.
+    pub icmp_evidence: bool,
+}
+
 /// Connects once and closes with RST, so that neither end keeps TIME_WAIT. Never fails: local errors are an outcome.
-pub async fn connect(vantage: &dyn Vantage, peer: SocketAddr, timeout: Duration, icmp_evidence: bool) -> TcpSeen {
+///
+/// Borrows all it can: with thousands in flight the size of this future counts.
+pub async fn connect(vantage: &dyn Vantage, peer: &SocketAddr, how: &Connect) -> TcpSeen {
     let started = Instant::now();
-    let socket = match vantage.tcp(peer) {
+    let socket = match vantage.tcp(*peer) {
         Ok(socket) => socket,
         Err(error) => return TcpSeen::error(error.raw_os_error()),
     };
-    match socket.connect(&peer.into()) {
+    match socket.connect(&(*peer).into()) {
         Ok(()) => return open(&socket, started),
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-        Err(error) => return at_once(error.raw_os_error(), icmp_evidence),
+        Err(error) => return at_once(error.raw_os_error(), how.icmp_evidence),
     }
     // A near peer has answered by now: the handshake ran inside connect(2). Then the reactor need not be asked at all.
     if socket.peer_addr().is_ok() {
@@ -44,7 +55,7 @@ pub async fn connect(vantage: &dyn Vantage, peer: SocketAddr, timeout: Duration,
     };
     // Not `writable()`: with thousands in flight its waiter's memory counts.
     let answered = std::future::poll_fn(|cx| stream.poll_write_ready(cx));
-    let (errno, timed_out) = match tokio::time::timeout(timeout, answered).await {
+    let (errno, timed_out) = match tokio::time::timeout(how.timeout, answered).await {
         Err(_) => (None, true),
         Ok(Err(error)) => return TcpSeen::error(error.raw_os_error()),
         Ok(Ok(())) => match stream.take_error() {
@@ -61,7 +72,7 @@ pub async fn connect(vantage: &dyn Vantage, peer: SocketAddr, timeout: Duration,
     TcpSeen {
         outcome: match (errno, icmp) {
             (None, None) if !timed_out => TcpOutcome::Error,
-            _ => classify(errno, icmp, Family::of(peer.ip()), icmp_evidence),
+            _ => classify(errno, icmp, Family::of(peer.ip()), how.icmp_evidence),
         },
         icmp,
         errno,

@@ -7,14 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use super::Witness;
 use crate::{
     model::{AddressKind, Family},
     observation::{AddressSeen, TcpOutcome, TcpSeen, WitnessSeen},
     pace::Pace,
-    probe::tcp::connect,
+    probe::tcp::{Connect, connect},
     vantage::Vantage,
 };
 
@@ -41,51 +41,6 @@ pub(super) fn order(jobs: &mut [Job]) {
     });
 }
 
-/// A job's place in the sweep: its permit while it runs, and a result in any case.
-pub(super) struct Slot {
-    job: Job,
-    _permit: OwnedSemaphorePermit,
-    done: mpsc::UnboundedSender<(usize, AddressSeen)>,
-    filled: bool,
-}
-
-impl Slot {
-    pub fn new(job: Job, permit: OwnedSemaphorePermit, done: mpsc::UnboundedSender<(usize, AddressSeen)>) -> Self {
-        Self { job, _permit: permit, done, filled: false }
-    }
-
-    pub const fn job(&self) -> &Job {
-        &self.job
-    }
-
-    pub fn fill(mut self, seen: AddressSeen) {
-        self.send(seen);
-    }
-
-    fn send(&mut self, seen: AddressSeen) {
-        self.filled = true;
-        // Nobody waits for a sweep that was given up.
-        let _ = self.done.send((self.job.check, seen));
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        if !self.filled {
-            let now = Instant::now();
-            self.send(AddressSeen {
-                address: Some(self.job.address),
-                kind: self.job.kind,
-                listed: self.job.listed,
-                attempts: [TcpSeen::error(None)].into(),
-                witness: None,
-                started: now,
-                ended: now,
-            });
-        }
-    }
-}
-
 /// Least time between the starts of two jobs at one address.
 pub(super) struct Spacing {
     gap: Duration,
@@ -110,27 +65,70 @@ impl Spacing {
     }
 }
 
-/// How every address of a boundary is tried.
+/// How the addresses of a boundary are tried, and where the results go.
 pub(super) struct Attempts {
     pub own: Arc<dyn Vantage>,
     pub witness: Option<Witness>,
     pub attempts: u32,
-    pub timeout: Duration,
+    pub connect: Connect,
     pub spacing: Duration,
-    pub icmp_evidence: bool,
     pub pace: Arc<Pace>,
+    pub in_flight: Arc<Semaphore>,
+    pub jobs: Vec<Job>,
+    pub done: mpsc::UnboundedSender<(usize, AddressSeen)>,
+}
+
+/// A job while it runs: it holds a place in flight, and leaves a result in any case. No address is forgotten, or its check
+/// might pass without it.
+pub(super) struct Slot {
+    of: Arc<Attempts>,
+    index: usize,
+    filled: bool,
+}
+
+impl Slot {
+    /// Takes over a place in flight.
+    pub fn new(of: Arc<Attempts>, index: usize, place: SemaphorePermit<'_>) -> Self {
+        place.forget();
+        Self { of, index, filled: false }
+    }
+
+    /// Runs the job to its result.
+    pub async fn run(mut self) {
+        let seen = self.of.run(&self.of.jobs[self.index]).await;
+        self.fill(seen);
+    }
+
+    fn fill(&mut self, seen: AddressSeen) {
+        self.filled = true;
+        // Nobody waits for a sweep that was given up.
+        let _ = self.of.done.send((self.of.jobs[self.index].check, seen));
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if !self.filled {
+            let Job { address, kind, listed, .. } = self.of.jobs[self.index];
+            let now = Instant::now();
+            let attempts = [TcpSeen::error(None)].into();
+            let address = Some(address);
+            self.fill(AddressSeen { address, kind, listed, attempts, witness: None, started: now, ended: now });
+        }
+        self.of.in_flight.add_permits(1);
+    }
 }
 
 impl Attempts {
     /// Witness, attempts until one is open, witness.
-    pub async fn run(&self, job: &Job) -> AddressSeen {
+    async fn run(&self, job: &Job) -> AddressSeen {
         // A virtual address has many ends, of which the witness would meet any: it cannot vouch for it.
         let family = Family::of(job.address.ip());
         let witness = self.witness.as_ref().filter(|w| job.kind == AddressKind::Endpoint && w.vantage.has(family));
         let mut vouched = match witness {
             None => None,
             Some(witness) => {
-                let before = connect(&*witness.vantage, job.address, self.timeout, self.icmp_evidence).await;
+                let before = connect(&*witness.vantage, &job.address, &self.connect).await;
                 Some(Box::new(WitnessSeen { name: witness.name.clone(), before, after: None }))
             }
         };
@@ -141,7 +139,7 @@ impl Attempts {
                 tokio::time::sleep(self.spacing).await;
                 self.pace.turn().await;
             }
-            seen.push(connect(&*self.own, job.address, self.timeout, self.icmp_evidence).await);
+            seen.push(connect(&*self.own, &job.address, &self.connect).await);
             if seen[attempt as usize].outcome == TcpOutcome::Open {
                 break;
             }
@@ -150,7 +148,7 @@ impl Attempts {
         let open = seen.last().is_some_and(|s| s.outcome == TcpOutcome::Open);
         if let (Some(vouched), Some(witness), false) = (&mut vouched, witness, open) {
             self.pace.turn().await;
-            vouched.after = Some(connect(&*witness.vantage, job.address, self.timeout, self.icmp_evidence).await);
+            vouched.after = Some(connect(&*witness.vantage, &job.address, &self.connect).await);
         }
         AddressSeen {
             address: Some(job.address),

@@ -15,7 +15,7 @@ use crate::{
     model::{Family, Identity},
     observation::{ControlRound, ControlSeen, TcpOutcome},
     plan::{CONTROL_CONNECTS, Check, Question},
-    probe::tcp::connect,
+    probe::tcp::{Connect, connect},
     vantage::Vantage,
     verdict::Controls,
 };
@@ -27,8 +27,7 @@ const BETWEEN: Duration = Duration::from_secs(10);
 pub(super) struct Rounds {
     vantage: Arc<dyn Vantage>,
     witness_vantage: Option<Witness>,
-    timeout: Duration,
-    icmp_evidence: bool,
+    connect: Connect,
     positive: Vec<SocketAddr>,
     negative: Vec<SocketAddr>,
     /// Rounds of the own vantage.
@@ -39,7 +38,7 @@ pub(super) struct Rounds {
 
 impl Rounds {
     /// Chooses the controls: at least [`CONTROL_CONNECTS`] a family and round, spread over that family's addresses.
-    pub fn new(sweeper: &Sweeper, timeout: Duration, witness: Option<Witness>, tcp: &[&Check]) -> Self {
+    pub fn new(sweeper: &Sweeper, how: Connect, witness: Option<Witness>, tcp: &[&Check]) -> Self {
         let mut positive = Vec::new();
         for family in Family::ALL {
             let of_family: Vec<SocketAddr> =
@@ -56,8 +55,7 @@ impl Rounds {
         Self {
             vantage: sweeper.own.clone(),
             witness_vantage: witness,
-            timeout,
-            icmp_evidence: sweeper.icmp_evidence,
+            connect: how,
             positive,
             negative: negative.filter(|n| asked(n.port())).collect(),
             own: Vec::new(),
@@ -69,11 +67,11 @@ impl Rounds {
     pub async fn run(&mut self) {
         let started = Instant::now();
         let connects = |vantage: &Arc<dyn Vantage>, addresses: &[SocketAddr]| {
-            let (timeout, icmp_evidence) = (self.timeout, self.icmp_evidence);
+            let how = self.connect;
             let addresses: Vec<_> = addresses.iter().copied().filter(|a| vantage.has(Family::of(a.ip()))).collect();
             join_all(addresses.into_iter().map(move |address| {
                 let vantage = vantage.clone();
-                async move { ControlSeen { address, seen: connect(&*vantage, address, timeout, icmp_evidence).await } }
+                async move { ControlSeen { address, seen: connect(&*vantage, &address, &how).await } }
             }))
         };
         let (positive, negative) =
