@@ -48,7 +48,7 @@ type Figures = Vec<(String, String)>;
 
 /// 16,384 targets that answer: connects a second, from process start to printed verdicts.
 fn open(directory: &Path) -> Figures {
-    let config = config(directory, "10.1", &format!("{{in_flight: 512, per_second: 1000000, spacing: 0s}}"));
+    let config = config(directory, "10.1", "{in_flight: 512, per_second: 1000000, spacing: 0s}");
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for run in 0..RUNS {
         let segprobe = measure(Command::new(SEGPROBE).args(["check", "--config.file"]).arg(&config));

@@ -15,7 +15,7 @@ use nix::libc;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::net::TcpListener;
 
-pub use namespace::enter;
+pub use namespace::{Entered, enter};
 
 use crate::model::{Reason, Verdict};
 

@@ -306,6 +306,8 @@ impl Sweeper {
         while let Some(result) = results.recv().await {
             take(result);
         }
+        // In the order of addresses, not of answers: the same network gives the same report.
+        per_check.iter_mut().for_each(|seen| seen.sort_by_key(|s| s.address));
     }
 }
 

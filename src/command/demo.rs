@@ -23,7 +23,7 @@ use crate::{
         metrics::Metrics,
         table,
     },
-    lab::{self, Lab},
+    lab::{self, Entered, Lab},
     ledger::{Ledger, Snapshot, SweepReport, Transition},
     model::{Mode, Verdict},
     plan::plan,
@@ -36,10 +36,10 @@ use crate::{
 pub fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
     // The page is for this machine's browser, so its listener is made before the machine's network is left.
     let listener = if args.once { None } else { Some(bind(&args.listen_address)?) };
-    let isolated = lab::enter();
+    let entered = lab::enter().map_err(Failure::system("use a network namespace of the demo's own"))?;
     runtime()?.block_on(async {
         let lab = lab::start().await.map_err(Failure::system("start the lab on 127.86.0.0/16"))?;
-        introduce(&lab, isolated).map_err(Failure::system("write to standard output"))?;
+        introduce(&lab, &entered).map_err(Failure::system("write to standard output"))?;
         demonstrate(lab, listener).await
     })
 }
@@ -50,19 +50,15 @@ fn bind(address: &str) -> Result<TcpListener, Failure> {
     listener.map_err(Failure::system(format!("listen on {address}")))
 }
 
-fn introduce(lab: &Lab, isolated: io::Result<()>) -> io::Result<()> {
+fn introduce(lab: &Lab, entered: &Entered) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let place = match isolated {
-        Ok(()) => "a network namespace of its own".to_owned(),
-        Err(e) => format!("this machine's loopback interface, because no namespace of its own is allowed ({e})"),
-    };
-    writeln!(out, "A cluster in miniature, in {place}: pods of `storefront` must neither reach nor")?;
-    writeln!(out, "enumerate the services of `payments`. segprobe stands in `storefront` and tries …")?;
+    writeln!(out, "A cluster in miniature, made here: pods of `storefront` must neither reach nor enumerate the")?;
+    writeln!(out, "services of `payments`. segprobe stands in `storefront` and tries …")?;
+    if let Entered::Refused(why) = entered {
+        writeln!(out, "No network namespace of its own is allowed here ({why}): it uses the loopback interface.")?;
+    }
     if lab.only_open {
-        writeln!(
-            out,
-            "Silence cannot be made here (CAP_NET_ADMIN is missing): segmented and dead services are left out."
-        )?;
+        writeln!(out, "Silence cannot be made without CAP_NET_ADMIN: segmented and dead services are left out.")?;
     }
     writeln!(out)
 }
@@ -83,7 +79,8 @@ async fn demonstrate(lab: Lab, listener: Option<TcpListener>) -> Result<ExitCode
         first.push(report);
     }
     let surprises = surprises(&lab, &ledger.snapshot(), Instant::now());
-    print(&ledger.snapshot(), began.elapsed(), &surprises).map_err(Failure::system("write to standard output"))?;
+    print(&lab, &ledger.snapshot(), began.elapsed(), &surprises)
+        .map_err(Failure::system("write to standard output"))?;
     match listener {
         Some(listener) => serve(listener, run, sweeper, ledger, &first).await,
         None if surprises.is_empty() => Ok(ExitCode::SUCCESS),
@@ -108,17 +105,16 @@ fn surprises(lab: &Lab, snapshot: &Snapshot, now: Instant) -> Vec<String> {
         .collect()
 }
 
-fn print(snapshot: &Snapshot, took: Duration, surprises: &[String]) -> io::Result<()> {
+fn print(lab: &Lab, snapshot: &Snapshot, took: Duration, surprises: &[String]) -> io::Result<()> {
     let now = Instant::now();
     let width = terminal_size::terminal_size_of(io::stdout()).map(|(w, _)| usize::from(w.0));
     let mut out = BufWriter::new(anstream::AutoStream::auto(io::stdout()).lock());
     table::write(&mut out, snapshot, now, width)?;
     writeln!(out, "{} in {:.1} s", table::summary(table::totals(snapshot, now)), took.as_secs_f64())?;
-    writeln!(
-        out,
-        "\nOnly `pass` is proof: blocked from a vantage that works, while a witness that may reach the target did.\n\
-         A dead target (`batch`) looks blocked to every other tool; here it is `inconclusive`."
-    )?;
+    writeln!(out, "\nOnly `pass` is proof: not reached from a vantage that works, while a witness did reach it.")?;
+    if !lab.only_open {
+        writeln!(out, "`batch` is dead: other tools call that blocked, segprobe calls it inconclusive.")?;
+    }
     for surprise in surprises {
         writeln!(out, "not as built: {surprise}")?;
     }

@@ -96,13 +96,15 @@ impl Row<'_> {
             (_, Verdict::Unverified) => AnsiColor::Cyan.on_default(),
             (_, Verdict::Pass) => AnsiColor::Green.on_default(),
         };
-        let (verdict, lead) = match self.view.mode {
-            Mode::Judge => (self.reason.verdict().as_str().to_uppercase(), ""),
-            Mode::Report => ("(reported)".to_owned(), "not judged; "),
+        let (verdict, text) = match self.view.mode {
+            Mode::Judge => {
+                let text = format!("{}: {}. {}", self.reason, self.reason.explain(), words::evidence(self.view));
+                (self.reason.verdict().as_str().to_uppercase(), text)
+            }
+            Mode::Report => ("(reported)".to_owned(), words::evidence(self.view)),
         };
         let indent = 2 + VERDICT_WIDTH + 2;
         write!(out, "  {style}{verdict:VERDICT_WIDTH$}{style:#}  {:names$}  ", self.name())?;
-        let text = format!("{lead}{}: {}. {}", self.reason, self.reason.explain(), words::evidence(self.view));
         let used = indent + self.name_width().max(names) + 2;
         match width {
             // Beside the name where there is room for words, below it where there is not.

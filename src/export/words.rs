@@ -114,13 +114,17 @@ fn dns(text: &mut String, evidence: &DnsEvidence) {
     if !classes.is_empty() {
         let _ = write!(text, " ({})", classes.join(", "));
     }
-    let control = match seen.control {
-        [ControlReply::Answered, ControlReply::Answered] => "answered",
-        c if c.contains(&ControlReply::Failed) => "failed",
-        _ => "refused",
-    };
-    let check = if seen.self_check { "found" } else { "not found" };
-    let _ = write!(text, ", control {control}, known name {check}");
+    match seen.control {
+        [ControlReply::Answered, ControlReply::Answered] => {}
+        c if c.contains(&ControlReply::Failed) => text.push_str(", control not answered"),
+        _ => text.push_str(", control refused"),
+    }
+    if !seen.self_check {
+        text.push_str(", known name not found");
+    }
+    if seen.captured {
+        text.push_str(", a name that nobody has was answered");
+    }
 }
 
 /// Tells some of what was disclosed of the protected namespaces, and counts all of it.

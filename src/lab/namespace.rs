@@ -9,17 +9,29 @@ use nix::{
 };
 use std::os::fd::AsRawFd;
 
+/// Where the process is afterwards.
+#[derive(Debug)]
+pub enum Entered {
+    /// In namespaces of its own.
+    Own,
+    /// Where it was, because the system does not allow them.
+    Refused(io::Error),
+}
+
 /// Enters them. To be called while the process has one thread only: the kernel refuses it later.
 ///
 /// # Errors
-/// The system does not allow user namespaces, or not here; then nothing was changed that matters.
-pub fn enter() -> io::Result<()> {
+/// The namespaces were made and cannot be used: there is no way back.
+pub fn enter() -> io::Result<Entered> {
     let (user, group) = (getuid(), getgid());
-    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)?;
+    if let Err(refused) = unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET) {
+        return Ok(Entered::Refused(refused.into()));
+    }
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("0 {user} 1"))?;
     fs::write("/proc/self/gid_map", format!("0 {group} 1"))?;
-    loopback_up()
+    loopback_up()?;
+    Ok(Entered::Own)
 }
 
 /// RTM_NEWLINK with IFF_UP for interface 1, which is the loopback interface of every new namespace (rtnetlink(7)).
