@@ -19,10 +19,7 @@ use hickory_resolver::proto::rr::Name;
 pub use document::json_schema;
 pub use load::{Files, LoadError, Problem, load, parse};
 
-use crate::{
-    model::{AddressKind, ClosedRule, Expect, Mode},
-    verdict::NegativeControl,
-};
+use crate::model::{AddressKind, ClosedRule, Expect, Mode, NegativeControl};
 
 /// A checked configuration.
 #[derive(Debug)]

@@ -16,10 +16,7 @@ use super::{
     SeriesConfig, Target, VantageConfig, WitnessConfig, document as doc,
     scalars::{Ip, Located, OneOrMany, Position, socket_address},
 };
-use crate::{
-    model::{AddressKind, Expect, Family, Mode},
-    verdict::NegativeControl,
-};
+use crate::model::{AddressKind, Expect, Family, Mode, NegativeControl};
 
 /// More problems than this are not worth reading.
 const MOST_PROBLEMS: usize = 20;
