@@ -238,3 +238,6 @@ pub fn judge_dns<'a>(seen: &DnsSeen, protected: impl IntoIterator<Item = &'a str
         Reason::NoSelfCheck
     }
 }
+
+#[cfg(test)]
+mod tests;
