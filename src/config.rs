@@ -194,3 +194,6 @@ pub struct SeriesConfig {
     /// Past that only `fail` and `inconclusive` ones have, the worst first and at most so many.
     pub worst_checks: u32,
 }
+
+#[cfg(test)]
+mod tests;

@@ -425,6 +425,9 @@ fn loss_is_a_time_out_or_a_retransmission() {
         rounds[1].positive[0].seen = TcpSeen { outcome, icmp: None, errno: None, elapsed_us };
         assert_eq!(digest(&rounds).is_lossy(Family::V4), lossy, "{outcome} after {elapsed_us} µs");
     }
+    let mut rounds = [clock.round(0, 1, &[(V4, TcpOutcome::Open), (V6, TcpOutcome::Open)])];
+    rounds[0].positive[1].seen.elapsed_us = 1_000_000;
+    assert!(!digest(&rounds).is_lossy(Family::V4) && digest(&rounds).is_lossy(Family::V6));
     let lost_elsewhere = Controls::digest(&[], &[], [false, true]);
     assert!(!lost_elsewhere.is_lossy(Family::V4) && lost_elsewhere.is_lossy(Family::V6));
 }
