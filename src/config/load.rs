@@ -225,6 +225,11 @@ fn in_plain_words(message: &str) -> String {
         "expected sequence start" => "expected a list",
         "recursive references require weak recursion types" => "an alias cannot stand inside of what it stands for",
         m if m.starts_with("multiple YAML documents") => "a second document begins, expected one",
+        // Our own limit, and the parser's for what is deeper still.
+        m if m.starts_with("budget breached: Depth") || m == "recursion limit exceeded" => {
+            return format!("nested too deep, expected {MOST_DEPTH} levels at most");
+        }
+        m if m.starts_with("budget breached") => "too many values or aliases for a configuration",
         m => m,
     }
     .to_owned()
