@@ -19,10 +19,7 @@ use hickory_resolver::proto::rr::Name;
 pub use document::json_schema;
 pub use load::{Files, LoadError, Problem, load, parse};
 
-use crate::{
-    model::{AddressKind, ClosedRule, Expect, Mode},
-    verdict::NegativeControl,
-};
+use crate::model::{AddressKind, ClosedRule, Expect, Mode, NegativeControl};
 
 /// A checked configuration.
 #[derive(Debug)]
@@ -197,3 +194,6 @@ pub struct SeriesConfig {
     /// Past that only `fail` and `inconclusive` ones have, the worst first and at most so many.
     pub worst_checks: u32,
 }
+
+#[cfg(test)]
+mod tests;

@@ -252,15 +252,15 @@ impl Ledger {
                 if boundary.expect == Expect::Blocked && check.mode == Mode::Judge {
                     state.counts.entry((boundary.name.clone(), check.id.kind)).or_default();
                 }
-                let mut entry = match before.remove(&check.id) {
-                    Some(entry) if entry.mode == check.mode => entry,
-                    _ => Entry {
-                        mode: check.mode,
-                        round: boundary.interval,
-                        result: None,
-                        findings: Findings::default(),
-                    },
-                };
+                // With another mode it is another question: what was known of it goes the way of what is not planned.
+                let same = before.get(&check.id).is_some_and(|entry| entry.mode == check.mode);
+                let known = if same { before.remove(&check.id) } else { None };
+                let mut entry = known.unwrap_or_else(|| Entry {
+                    mode: check.mode,
+                    round: boundary.interval,
+                    result: None,
+                    findings: Findings::default(),
+                });
                 entry.round = boundary.interval;
                 entry.findings.keep_planned(
                     &check.question,
@@ -291,12 +291,13 @@ impl Ledger {
         transitions
     }
 
-    /// Records a sweep. Results of checks that are no longer planned are dropped.
+    /// Records a sweep. Results of checks that are no longer planned, or no longer in that mode, are dropped.
     pub fn record(&self, report: &SweepReport) -> Vec<Transition> {
         let mut state = self.state();
         let mut transitions = Vec::new();
         for result in &report.results {
-            let Some(entry) = state.checks.get_mut(&result.id) else { continue };
+            let known = state.checks.get_mut(&result.id).filter(|entry| entry.mode == result.mode);
+            let Some(entry) = known else { continue };
             let before = view(&result.id, entry).reason_at(report.ended);
             let first = entry.result.is_none();
             let mut opened = 0;
@@ -368,3 +369,6 @@ fn view(id: &Arc<CheckId>, entry: &Entry) -> CheckView {
         findings: entry.findings.open(),
     }
 }
+
+#[cfg(test)]
+mod tests;

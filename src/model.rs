@@ -4,6 +4,7 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -260,6 +261,17 @@ pub enum ClosedRule {
     Inconclusive,
     /// The cluster's policies are known to answer with RST.
     Unverified,
+}
+
+/// A negative control: an address that nobody has, speaking for the targets of a range on its ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NegativeControl {
+    /// The address that nobody has.
+    pub address: IpAddr,
+    /// The ports it is tried on.
+    pub ports: Vec<u16>,
+    /// The targets it speaks for.
+    pub range: IpNet,
 }
 
 /// The workload identity that a vantage speaks for.

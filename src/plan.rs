@@ -148,14 +148,25 @@ fn boundary_plan(
     let mut checks = Vec::with_capacity(targets.len());
     for target in &targets {
         tcp_checks(config, boundary, source, target, &mut checks);
+        for port in target.ports.iter().filter(|p| p.node_port.is_none() && is_known_by_nodes_alone(target)) {
+            note(
+                format!("{}:{}", target.name, port.port),
+                "only nodes are listed for it, and the port has no `node_port`",
+            );
+        }
     }
     if targets.is_empty() {
         note(format!("TCP to zone `{}`", boundary.to), "no target is in the zone");
     }
-    let families: HashSet<Family> = targets
-        .iter()
-        .flat_map(|t| t.endpoints.iter().chain(&t.cluster_ips).chain(&t.nodes))
-        .map(|ip| Family::of(*ip))
+    let addresses = checks.iter().flat_map(|check| match &check.question {
+        Question::Tcp { addresses, .. } => addresses.iter(),
+        Question::Dns { .. } => [].iter(),
+    });
+    let families: HashSet<Family> = addresses
+        .filter_map(|address| match address {
+            Address::Ip(ip) => Some(Family::of(*ip)),
+            Address::Name(_) => None,
+        })
         .collect();
     for family in Family::ALL.iter().filter(|f| families.contains(f)) {
         if !positive.iter().any(|p| Family::of(p.ip()) == *family) {
@@ -175,21 +186,36 @@ fn boundary_plan(
         }
         note("UDP to the targets".into(), "only TCP and DNS are tested");
     }
-    dns_checks(config, boundary, source, system_dns, &mut checks);
     let namespaces = config.zones.get(&boundary.to).cloned().unwrap_or_default();
-    if namespaces.is_empty() && (boundary.srv_wildcard.is_some() || boundary.service_lookup.is_some()) {
-        note(format!("DNS of zone `{}`", boundary.to), "the zone has no namespaces");
-    }
-    // Only DNS checks ask for these.
+    // Only DNS checks ask for services and known addresses.
     let enumerated = boundary.srv_wildcard.is_some() || boundary.service_lookup.is_some();
     let known: &[&Target] = if enumerated { &targets } else { &[] };
+    let is_service = |t: &&&Target| t.is_service;
+    let services: BTreeSet<_> =
+        known.iter().filter(is_service).map(|t| (t.namespace.clone(), t.name.clone())).collect();
+    let servers = dns_servers(config, system_dns);
+    let techniques =
+        [(CheckKind::SrvWildcard, boundary.srv_wildcard), (CheckKind::ServiceLookup, boundary.service_lookup)];
+    for (kind, mode) in techniques {
+        let Some(mode) = mode else { continue };
+        // Who looks for nothing finds nothing, and that would be a pass without a proof.
+        let gap = match kind {
+            _ if servers.is_empty() => Some("no DNS server is configured or known"),
+            _ if namespaces.is_empty() => Some("the zone has no namespaces"),
+            CheckKind::ServiceLookup if services.is_empty() => Some("no target of the zone is a Service"),
+            _ => None,
+        };
+        match gap {
+            Some(why) => note(format!("{kind} of zone `{}`", boundary.to), why),
+            None => checks.extend(servers.iter().map(|server| dns_check(boundary, source, kind, mode, server))),
+        }
+    }
     let mut known_addresses = HashMap::new();
     for target in known.iter().filter(|t| !t.namespace.is_empty()) {
         for ip in target.cluster_ips.iter().chain(&target.endpoints) {
             known_addresses.insert(*ip, target.namespace.clone());
         }
     }
-    let services = known.iter().filter(|t| t.is_service).map(|t| (t.namespace.clone(), t.name.clone())).collect();
     BoundaryPlan {
         boundary: boundary.clone(),
         checks,
@@ -198,6 +224,13 @@ fn boundary_plan(
         known_addresses: Arc::new(known_addresses),
         witnessed: witness.is_some(),
     }
+}
+
+fn is_known_by_nodes_alone(target: &Target) -> bool {
+    !target.nodes.is_empty()
+        && target.cluster_ips.is_empty()
+        && target.endpoints.is_empty()
+        && target.external.is_empty()
 }
 
 fn tcp_checks(config: &Config, boundary: &Boundary, source: &Arc<Identity>, target: &Target, checks: &mut Vec<Check>) {
@@ -248,13 +281,8 @@ fn tcp_checks(config: &Config, boundary: &Boundary, source: &Arc<Identity>, targ
     }
 }
 
-fn dns_checks(
-    config: &Config,
-    boundary: &Boundary,
-    source: &Arc<Identity>,
-    system_dns: &[SocketAddr],
-    checks: &mut Vec<Check>,
-) {
+/// The servers that are tested, by the name of their label.
+fn dns_servers(config: &Config, system_dns: &[SocketAddr]) -> Vec<(Arc<str>, SocketAddr)> {
     let mut servers: Vec<(Arc<str>, SocketAddr)> = Vec::new();
     for server in &config.dns.servers {
         match server {
@@ -265,23 +293,26 @@ fn dns_checks(
             DnsServer::Named(name, address) => servers.push((name.clone(), *address)),
         }
     }
-    let techniques =
-        [(CheckKind::SrvWildcard, boundary.srv_wildcard), (CheckKind::ServiceLookup, boundary.service_lookup)];
-    for (kind, mode) in techniques {
-        let Some(mode) = mode else { continue };
-        for (name, server) in &servers {
-            let id = CheckId {
-                boundary: boundary.name.clone(),
-                expect: boundary.expect,
-                kind,
-                source: source.clone(),
-                target_namespace: "".into(),
-                target: name.clone(),
-                via: None,
-            };
-            checks.push(Check { id: Arc::new(id), mode, question: Question::Dns { server: *server } });
-        }
-    }
+    servers
+}
+
+fn dns_check(
+    boundary: &Boundary,
+    source: &Arc<Identity>,
+    kind: CheckKind,
+    mode: Mode,
+    (name, server): &(Arc<str>, SocketAddr),
+) -> Check {
+    let id = CheckId {
+        boundary: boundary.name.clone(),
+        expect: boundary.expect,
+        kind,
+        source: source.clone(),
+        target_namespace: "".into(),
+        target: name.clone(),
+        via: None,
+    };
+    Check { id: Arc::new(id), mode, question: Question::Dns { server: *server } }
 }
 
 impl BoundaryPlan {
@@ -294,12 +325,13 @@ impl BoundaryPlan {
             match &check.question {
                 Question::Tcp { addresses: of, .. } => addresses += of.len(),
                 Question::Dns { server } => {
-                    let questions = match check.id.kind {
-                        CheckKind::SrvWildcard => 2 * (4 + 2 * self.namespaces.len()),
-                        _ => 3 * self.services.len(),
+                    // The self-check asks for the technique's own record types.
+                    let (questions, types) = match check.id.kind {
+                        CheckKind::SrvWildcard => (2 * (4 + 2 * self.namespaces.len()), 1),
+                        _ => (3 * self.services.len(), 3),
                     };
                     // Two controls, two negative controls, and the self-check.
-                    let queries = questions + 4 + 3 * config.dns.known_names.len();
+                    let queries = questions + 4 + types * config.dns.known_names.len();
                     dns_queries += queries;
                     *dns_seconds.entry(*server).or_default() += queries;
                 }
@@ -327,3 +359,6 @@ impl BoundaryPlan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

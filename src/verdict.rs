@@ -1,16 +1,12 @@
 //! The rules: from what was seen to what it means. Pure: no clock, no I/O, no async. Read [`judge_attempt`] from top to
 //! bottom: it is the truth table of the documentation, row by row.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, SocketAddr},
-    time::Instant,
-};
+use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
 
 use ipnet::IpNet;
 
 use crate::{
-    model::{AddressKind, ClosedRule, Expect, Family, Reason},
+    model::{AddressKind, ClosedRule, Expect, Family, NegativeControl, Reason},
     observation::{AddressSeen, ControlReply, ControlRound, DnsSeen, ReplyClass, TcpOutcome, TcpSeen, WitnessSeen},
 };
 
@@ -133,17 +129,6 @@ pub fn judge_witness(witness: Option<&WitnessSeen>, captured: bool) -> Witness {
     }
 }
 
-/// A negative control: an address that nobody has, speaking for the targets of a range on its ports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NegativeControl {
-    /// The address that nobody has.
-    pub address: IpAddr,
-    /// The ports it is tried on.
-    pub ports: Vec<u16>,
-    /// The targets it speaks for.
-    pub range: IpNet,
-}
-
 /// The rounds of controls of one vantage in one sweep, digested for [`Controls::around`].
 #[derive(Clone, Debug, Default)]
 pub struct Controls {
@@ -253,3 +238,6 @@ pub fn judge_dns<'a>(seen: &DnsSeen, protected: impl IntoIterator<Item = &'a str
         Reason::NoSelfCheck
     }
 }
+
+#[cfg(test)]
+mod tests;

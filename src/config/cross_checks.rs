@@ -16,10 +16,7 @@ use super::{
     SeriesConfig, Target, VantageConfig, WitnessConfig, document as doc,
     scalars::{Ip, Located, OneOrMany, Position, socket_address},
 };
-use crate::{
-    model::{AddressKind, Expect, Family, Mode},
-    verdict::NegativeControl,
-};
+use crate::model::{AddressKind, Expect, Family, Mode, NegativeControl};
 
 /// More problems than this are not worth reading.
 const MOST_PROBLEMS: usize = 20;
@@ -49,7 +46,8 @@ impl Checker<'_> {
             let (least, most) = (range.start(), range.end());
             self.problem(value.at, format!("{what}: found {}, expected {least} to {most}", value.value));
         }
-        value.value
+        // Within the range even where it was not found so: what is computed from it cannot overflow.
+        value.value.clamp(*range.start(), *range.end())
     }
 
     fn word(&mut self, what: &str, value: &Located<String>) {
@@ -86,9 +84,10 @@ pub fn check(
     let dns = dns(&mut c, &document.dns);
     let witnesses = witnesses(&mut c, &zones, &document.witnesses);
     let boundaries = boundaries(&mut c, &zones, &witnesses, &document.boundaries);
-    let positive = document.controls.positive.iter().filter_map(|p| positive(&mut c, p)).collect();
-    if document.controls.positive.is_empty() {
-        c.problem(Position::default(), "controls.positive is empty: without one nothing can ever pass");
+    let positive = document.controls.positive.value.iter().filter_map(|p| positive(&mut c, p)).collect();
+    if document.controls.positive.value.is_empty() {
+        let message = "controls.positive is empty, expected at least one: without it nothing can ever pass";
+        c.problem(document.controls.positive.at, message);
     }
     let negative = document.controls.negative.iter().filter_map(|n| negative(&mut c, n)).collect();
     let vantage = vantage(&mut c, document.vantage);
@@ -142,10 +141,11 @@ fn boundaries(
     c: &mut Checker<'_>,
     zones: &BTreeMap<Arc<str>, Vec<Arc<str>>>,
     witnesses: &[WitnessConfig],
-    boundaries: &[Located<doc::Boundary>],
+    boundaries: &Located<Vec<Located<doc::Boundary>>>,
 ) -> Vec<Boundary> {
+    let Located { value: boundaries, at } = boundaries;
     if boundaries.is_empty() {
-        c.problem(Position::default(), "boundaries is empty, expected at least one");
+        c.problem(*at, "boundaries is empty, expected at least one");
     }
     let mut names = BTreeSet::new();
     let mut checked = Vec::with_capacity(boundaries.len());
@@ -249,8 +249,9 @@ fn check_targets(
         let (name, is_service) = match (&target.service, &target.name) {
             (Some(service), None) => (service.as_str(), true),
             (None, Some(name)) => (name.as_str(), false),
-            _ => {
-                wrong("expected exactly one of `service` and `name`".into());
+            (service, _) => {
+                let found = if service.is_some() { "both" } else { "neither" };
+                wrong(format!("found {found}, expected exactly one of `service` and `name`"));
                 continue;
             }
         };
@@ -277,7 +278,7 @@ fn check_targets(
                 }
             })
             .collect();
-        let listed = cluster_ips.len() + endpoints.len() + nodes.len() + external.len();
+        let listed = cluster_ips.len() + endpoints.len() + nodes.len() + target.external.0.len();
         let kind = match target.kind {
             Some(doc::KindWord::Endpoint) => AddressKind::Endpoint,
             _ => AddressKind::Virtual,
@@ -382,6 +383,9 @@ fn witnesses(
             if !seen.insert(&witness.zone) {
                 c.problem(located.at, format!("zone `{}` has a witness already", witness.zone));
             }
+            if witness.source.0.is_empty() {
+                c.problem(located.at, "source: found no address, expected one of each family that it speaks for");
+            }
             WitnessConfig { zone: witness.zone.as_str().into(), source: sources(c, located.at, &witness.source) }
         })
         .collect()
@@ -412,7 +416,8 @@ fn positive(c: &mut Checker<'_>, control: &Located<doc::Positive>) -> Option<Pos
 fn negative(c: &mut Checker<'_>, control: &Located<doc::Negative>) -> Option<NegativeControl> {
     let address = control.value.tcp.0;
     if control.value.ports.is_empty() || control.value.ports.contains(&0) {
-        c.problem(control.at, "ports: expected at least one port from 1 to 65535");
+        let message = format!("ports: found {:?}, expected at least one port from 1 to 65535", control.value.ports);
+        c.problem(control.at, message);
     }
     let range = match &control.value.range {
         None if address.is_ipv4() => "0.0.0.0/0".parse(),
@@ -444,7 +449,7 @@ fn vantage(c: &mut Checker<'_>, vantage: doc::Vantage) -> VantageConfig {
     VantageConfig {
         namespace: vantage.namespace.map(|w| w.value.into()),
         identity: vantage.identity.map(|w| w.value.into()),
-        source: sources(c, Position::default(), &vantage.source),
+        source: vantage.source.map(|s| sources(c, s.at, &s.value)).unwrap_or_default(),
     }
 }
 
@@ -464,6 +469,12 @@ fn dns(c: &mut Checker<'_>, dns: &doc::Dns) -> Option<DnsConfig> {
             doc::Server::Named(named) => {
                 if !is_word(&named.name) {
                     c.problem(server.at, format!("name: found `{}`, expected a short plain word", named.name));
+                }
+                // Theirs are the names of the system's servers, however many they are.
+                if named.name == "system" || named.name.starts_with("system-") || named.address == "system" {
+                    let message =
+                        "name: only the plain word `system` stands for the system's servers and gives their names";
+                    c.problem(server.at, message);
                 }
                 (&named.name, &named.address)
             }

@@ -16,7 +16,7 @@ pub struct Document {
     /// Zones by name.
     pub zones: BTreeMap<String, Located<Zone>>,
     /// What is tested.
-    pub boundaries: Vec<Located<Boundary>>,
+    pub boundaries: Located<Vec<Located<Boundary>>>,
     /// What is in the zones.
     #[serde(default)]
     pub targets: Vec<Located<Target>>,
@@ -212,8 +212,7 @@ pub struct Vantage {
     /// `source` label. Default: `own`.
     pub identity: Option<Located<String>>,
     /// Source addresses, one of each family at most. Default: the kernel's choice.
-    #[serde(default)]
-    pub source: OneOrMany<Ip>,
+    pub source: Option<Located<OneOrMany<Ip>>>,
 }
 
 /// A second vantage of the agent that is known to be allowed to reach a zone.
@@ -231,7 +230,7 @@ pub struct Witness {
 #[serde(deny_unknown_fields, default)]
 pub struct Controls {
     /// What the vantage may reach; at least one of each family that is tested.
-    pub positive: Vec<Located<Positive>>,
+    pub positive: Located<Vec<Located<Positive>>>,
     /// Addresses that nobody has.
     pub negative: Vec<Located<Negative>>,
 }
@@ -239,7 +238,8 @@ pub struct Controls {
 impl Default for Controls {
     fn default() -> Self {
         let resolver = Positive { tcp: "resolver".into() };
-        Self { positive: vec![Located { value: resolver, at: Default::default() }], negative: Vec::new() }
+        let positive = vec![Located { value: resolver, at: Default::default() }];
+        Self { positive: Located { value: positive, at: Default::default() }, negative: Vec::new() }
     }
 }
 

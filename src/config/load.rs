@@ -208,21 +208,49 @@ fn yaml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, Pr
         let message = error.without_snippet().to_string();
         let message = message.lines().next().unwrap_or_default();
         // The position has a place of its own in our line.
-        let message = message.split(" at line ").next().unwrap_or(message);
-        Problem::new(path, at, with_found(message, text, at))
+        let message = in_plain_words(message.split(" at line ").next().unwrap_or(message));
+        Problem::new(path, at, with_found(&message, text, at))
     })
 }
 
-/// Adds what stands at the place, where the message does not say it.
+/// The parser's messages speak of Rust's types, of its own options and of the grammar: ours speak of the file.
+fn in_plain_words(message: &str) -> String {
+    if let Some(key) = message.strip_prefix("duplicate mapping key: ") {
+        return format!("the key `{}` stands here a second time", key.split(", set ").next().unwrap_or(key));
+    }
+    match message {
+        "invalid u16" => "expected a whole number from 0 to 65535",
+        "invalid u32" => "expected a whole number from 0 to 4294967295",
+        "expected mapping start" => "expected a mapping",
+        "expected sequence start" => "expected a list",
+        "recursive references require weak recursion types" => "an alias cannot stand inside of what it stands for",
+        m if m.starts_with("multiple YAML documents") => "a second document begins, expected one",
+        // Our own limit, and the parser's for what is deeper still.
+        m if m.starts_with("budget breached: Depth") || m == "recursion limit exceeded" => {
+            return format!("nested too deep, expected {MOST_DEPTH} levels at most");
+        }
+        m if m.starts_with("budget breached") => "too many values or aliases for a configuration",
+        m => m,
+    }
+    .to_owned()
+}
+
+/// Adds the value that stands at the place, where the message does not say it.
 fn with_found(message: &str, text: &str, at: Position) -> String {
     let line = at.line.checked_sub(1).and_then(|line| text.lines().nth(usize::try_from(line).ok()?));
-    let rest: Option<String> =
-        line.map(|l| l.chars().skip(usize::try_from(at.column).unwrap_or(0).saturating_sub(1)).take(40).collect());
-    match rest.as_deref().map(str::trim) {
-        Some(found) if !found.is_empty() && !message.contains('`') => {
-            format!("{message}, found `{found}`")
-        }
-        _ => message.to_owned(),
+    let rest: String = line
+        .map_or("", |l| l)
+        .chars()
+        .skip(usize::try_from(at.column).unwrap_or(0).saturating_sub(1))
+        .take(40)
+        .collect();
+    // A plain value ends where the list or mapping around it goes on.
+    let found =
+        if rest.starts_with(['{', '[', '"', '\'']) { &rest } else { rest.split([',', '}', ']']).next().unwrap_or("") };
+    match found.trim() {
+        "" | ":" => message.to_owned(),
+        _ if message.contains(['`', '"']) => message.to_owned(),
+        found => format!("{message}, found `{found}`"),
     }
 }
 
@@ -232,7 +260,7 @@ fn json_targets(path: &Path, text: &str) -> Result<Vec<Located<Target>>, Problem
         let column = if e.line() == 1 { base.column + (e.column() as u64).max(1) - 1 } else { e.column() as u64 };
         let message = e.to_string();
         let message = message.split(" at line ").next().unwrap_or_default();
-        Problem::new(path, Position { line, column }, with_found(message, text, Position { line, column }))
+        Problem::new(path, Position { line, column }, message)
     };
     let start = Position { line: 1, column: 1 };
     let file: JsonTargetFile<'_> = serde_json::from_str(text).map_err(|e| problem(&e, start))?;

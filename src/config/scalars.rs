@@ -163,17 +163,21 @@ impl<'de> Deserialize<'de> for PortEntry {
                 f.write_str("a port from 1 to 65535, or {port, target_port, node_port}")
             }
             fn visit_u64<E: de::Error>(self, port: u64) -> Result<PortEntry, E> {
-                let port = u16::try_from(port).ok().filter(|p| *p > 0);
-                let port = port.ok_or_else(|| E::custom("expected a port from 1 to 65535"))?;
-                Ok(PortEntry { port, target_port: None, node_port: None })
+                match u16::try_from(port) {
+                    Ok(port @ 1..) => Ok(PortEntry { port, target_port: None, node_port: None }),
+                    _ => Err(E::invalid_value(de::Unexpected::Unsigned(port), &self)),
+                }
             }
             fn visit_i64<E: de::Error>(self, port: i64) -> Result<PortEntry, E> {
-                self.visit_u64(u64::try_from(port).unwrap_or(0))
+                match u64::try_from(port) {
+                    Ok(port) => self.visit_u64(port),
+                    Err(_) => Err(E::invalid_value(de::Unexpected::Signed(port), &self)),
+                }
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PortEntry, A::Error> {
                 let m = PortMapping::deserialize(de::value::MapAccessDeserializer::new(map))?;
                 if m.port == 0 || m.target_port == Some(0) || m.node_port == Some(0) {
-                    return Err(de::Error::custom("expected ports from 1 to 65535"));
+                    return Err(de::Error::invalid_value(de::Unexpected::Unsigned(0), &"a port from 1 to 65535"));
                 }
                 Ok(PortEntry { port: m.port, target_port: m.target_port, node_port: m.node_port })
             }

@@ -121,7 +121,7 @@ impl Findings {
                 let finding = &mut self.0[known];
                 // What was not measured neither closes a finding nor starts its count anew.
                 finding.blocked += u32::from(verdict != Verdict::Inconclusive);
-                finding.unlisted += u32::from(!listed);
+                finding.unlisted = if listed { 0 } else { finding.unlisted + 1 };
                 let closed = match finding {
                     Finding { blocked, closes_at, .. } if *blocked >= *closes_at => Closed::Resolved,
                     Finding { unlisted: GONE_AFTER.., .. } => Closed::Gone,

@@ -1,0 +1,835 @@
+//! What a bad document is told, line by line, and what a good one becomes.
+
+use std::{fs, path::Path};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// The least that is a configuration: three lines, so that what is added begins on the fourth.
+const MINIMAL: &str = "\
+zones: {low: {namespaces: [web]}, high: {namespaces: [payments]}}
+boundaries:
+- {name: b, from: low, to: high}
+";
+
+/// Its first two lines: boundaries follow on the third.
+const ZONES: &str = "zones: {low: {namespaces: [web]}, high: {namespaces: [payments]}}\nboundaries:\n";
+
+/// The same with a target that the row completes; it stands on the fifth line.
+const TARGET: &str = "\
+zones: {low: {namespaces: [web]}, high: {namespaces: [payments]}}
+boundaries:
+- {name: b, from: low, to: high}
+targets:
+- {zone: high, name: x, ";
+
+fn told(document: &str) -> String {
+    match parse(Path::new("f.yaml"), document) {
+        Ok(_) => "good".into(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[track_caller]
+fn assert_told(before: &str, rows: &[(&str, &str)]) {
+    for (rest, expected) in rows {
+        assert_eq!(told(&format!("{before}{rest}")), *expected, "{rest}");
+    }
+}
+
+#[test]
+fn documents_of_another_shape() {
+    let whole = "f.yaml:1:1: missing field `boundaries`";
+    assert_told(
+        "",
+        &[
+            ("", "f.yaml:1:1: unexpected end of input"),
+            ("42", "f.yaml:1:1: expected a mapping, found `42`"),
+            ("zones: {}\n", whole),
+            ("\u{feff}zones: {}\n", whole),
+        ],
+    );
+    assert_told(
+        MINIMAL,
+        &[
+            (
+                "zonez: {}\n",
+                "f.yaml:4:1: unknown field `zonez`, expected one of zones, boundaries, targets, target_files, vantage, witnesses, controls, dns, pace, series",
+            ),
+            (
+                "pace: {in_fligt: 1}\n",
+                "f.yaml:4:8: unknown field `in_fligt`, expected one of in_flight, per_second, spacing",
+            ),
+            ("pace: {in_flight: many}\n", "f.yaml:4:19: expected a whole number from 0 to 4294967295, found `many`"),
+            ("pace: {in_flight: -1}\n", "f.yaml:4:19: expected a whole number from 0 to 4294967295, found `-1`"),
+            ("pace: [1]\n", "f.yaml:4:7: expected a mapping, found `[1]`"),
+            ("targets: {}\n", "f.yaml:4:10: expected a list, found `{}`"),
+            ("pace: {in_flight: 1}\npace: {}\n", "f.yaml:5:1: the key `pace` stands here a second time"),
+            ("pace: {in_flight: 1, in_flight: 2}\n", "f.yaml:4:22: the key `in_flight` stands here a second time"),
+            ("---\na: 1\n", "f.yaml:5:1: a second document begins, expected one, found `a: 1`"),
+            (
+                "pace: &a {in_flight: *a}\n",
+                "f.yaml:4:22: an alias cannot stand inside of what it stands for, found `*a`",
+            ),
+            ("pace: *nope\n", "f.yaml:4:7: alias references unknown anchor, found `*nope`"),
+            ("target_files: [x.yaml]\n", "f.yaml:4:16: target_files need a configuration file to be relative to"),
+        ],
+    );
+}
+
+#[test]
+fn durations_and_numbers() {
+    let bad = |found: &str| {
+        format!("f.yaml:4:8: invalid value: string \"{found}\", expected a duration up to 7 days such as 30s or 1m30s")
+    };
+    for found in ["fast", "5", "8d", "-1s", "169h"] {
+        assert_eq!(told(&format!("{MINIMAL}pace: {{spacing: {found}}}\n")), bad(found));
+    }
+    assert_told(
+        MINIMAL,
+        &[
+            ("pace: {in_flight: 0}\n", "f.yaml:4:19: pace.in_flight: found 0, expected 1 to 65536"),
+            ("pace: {in_flight: 65537}\n", "f.yaml:4:19: pace.in_flight: found 65537, expected 1 to 65536"),
+            ("pace: {per_second: 0}\n", "f.yaml:4:20: pace.per_second: found 0, expected 1 to 1000000"),
+            ("dns: {timeout: 50ms}\n", "f.yaml:4:16: dns.timeout: found 50ms, expected 100ms to 30s"),
+            ("dns: {attempts: 0}\n", "f.yaml:4:17: dns.attempts: found 0, expected 1 to 10"),
+            (
+                "dns: {queries_per_second: 10001}\n",
+                "f.yaml:4:27: dns.queries_per_second: found 10001, expected 1 to 10000",
+            ),
+            ("pace: {spacing: 0s}\ndns: {timeout: 100ms}\n", "good"),
+        ],
+    );
+}
+
+#[test]
+fn boundaries_and_zones() {
+    assert_told(
+        "zones: {a: {}}\n",
+        &[
+            ("boundaries: []\n", "f.yaml:2:13: boundaries is empty, expected at least one"),
+            ("boundaries: {}\n", "f.yaml:2:13: expected a list, found `{}`"),
+        ],
+    );
+    assert_told(
+        ZONES,
+        &[
+            ("- {name: b, from: low, to: hihg}\n", "f.yaml:3:28: to: no zone `hihg`, expected one of `high`, `low`"),
+            ("- {name: b, from: lwo, to: high}\n", "f.yaml:3:19: from: no zone `lwo`, expected one of `high`, `low`"),
+            ("- {name: b, from: low}\n", "f.yaml:3:13: missing field `to`"),
+            ("- b\n", "f.yaml:3:3: expected a mapping, found `b`"),
+            (
+                "- {name: 'b c', from: low, to: high}\n",
+                "f.yaml:3:10: boundary name: found `b c`, expected up to 63 letters, digits, `-`, `_` or `.`",
+            ),
+            (
+                "- {name: b, from: low, to: high}\n- {name: b, from: high, to: low}\n",
+                "f.yaml:4:10: boundary `b` exists already",
+            ),
+            (
+                "- {name: b, from: low, to: high, expect: closed}\n",
+                "f.yaml:3:42: unknown variant `closed`, expected one of blocked, open",
+            ),
+            (
+                "- {name: b, from: low, to: high, expect: open, dns: {srv-wildcard: judge}}\n",
+                "f.yaml:3:53: dns: found in a boundary that expects `open`, where disclosure is no breach",
+            ),
+            (
+                "- {name: b, from: low, to: high, dns: {srv_wildcard: judge}}\n",
+                "f.yaml:3:40: unknown field `srv_wildcard`, expected one of srv-wildcard, service-lookup",
+            ),
+            (
+                "- {name: b, from: low, to: high, dns: {srv-wildcard: yes}}\n",
+                "f.yaml:3:54: unknown variant `yes`, expected one of judge, report, off",
+            ),
+        ],
+    );
+    assert_told(
+        "",
+        &[
+            (
+                "zones: {a: {namespaces: [x]}, b: {namespaces: [x]}}\nboundaries:\n- {name: b, from: a, to: b}\n",
+                "f.yaml:1:48: namespace `x` is in zone `a` already",
+            ),
+            (
+                "zones: {a: {namespaces: [x]}, a: {namespaces: [y]}}\nboundaries:\n- {name: b, from: a, to: a}\n",
+                "f.yaml:1:31: the key `a` stands here a second time",
+            ),
+            (
+                "zones: {a: {namespaces: [X_]}}\nboundaries:\n- {name: b, from: a, to: a}\n",
+                "f.yaml:1:26: found `X_`, expected a Kubernetes namespace",
+            ),
+            (
+                "zones: {'a b': {}}\nboundaries:\n- {name: b, from: a b, to: a b}\n",
+                "f.yaml:1:16: zone `a b`: expected up to 63 letters, digits, `-`, `_` or `.`",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn attempts_must_fit_the_interval() {
+    assert_told(
+        ZONES,
+        &[
+            (
+                "- {name: b, from: low, to: high, tcp: {timeout: 1999ms}}\n",
+                "f.yaml:3:49: tcp.timeout: found 1.999s, expected 2s or more: the kernel repeats a lost SYN after 1 s only",
+            ),
+            (
+                "- {name: b, from: low, to: high, tcp: {attempts: 11}}\n",
+                "f.yaml:3:50: tcp.attempts: found 11, expected 1 to 10",
+            ),
+            // The largest number that is one: nothing that is computed from it overflows.
+            (
+                "- {name: b, from: low, to: high, tcp: {attempts: 4294967295}}\n",
+                "f.yaml:3:50: tcp.attempts: found 4294967295, expected 1 to 10",
+            ),
+            (
+                "- {name: b, from: low, to: high, interval: 8s}\n",
+                "f.yaml:3:44: interval: found 8s, but 4 connects of 2s to one silent address take 8s; expected a longer interval, or fewer attempts or a shorter time-out",
+            ),
+            ("- {name: b, from: low, to: high, interval: 8001ms}\n", "good"),
+            (
+                "- {name: b, from: low, to: high, tcp: {timeout: 10s}}\n",
+                "f.yaml:3:3: interval: found 30s, but 4 connects of 10s to one silent address take 40s; expected a longer interval, or fewer attempts or a shorter time-out",
+            ),
+            (
+                "- {name: b, from: low, to: high, interval: 12s}\nwitnesses: [{zone: high, source: 127.0.0.1}]\n",
+                "f.yaml:3:44: interval: found 12s, but 6 connects of 2s to one silent address take 12s; expected a longer interval, or fewer attempts or a shorter time-out",
+            ),
+            ("- {name: b, from: low, to: high, interval: 12s}\nwitnesses: [{zone: low, source: 127.0.0.1}]\n", "good"),
+        ],
+    );
+}
+
+#[test]
+fn targets() {
+    assert_told(
+        TARGET,
+        &[
+            (
+                "address: 127.0.0.1, ports: [0]}\n",
+                "f.yaml:5:53: invalid value: integer `0`, expected a port from 1 to 65535, or {port, target_port, node_port}",
+            ),
+            (
+                "address: 127.0.0.1, ports: [65536]}\n",
+                "f.yaml:5:53: invalid value: integer `65536`, expected a port from 1 to 65535, or {port, target_port, node_port}",
+            ),
+            (
+                "address: 127.0.0.1, ports: [-1]}\n",
+                "f.yaml:5:53: invalid value: integer `-1`, expected a port from 1 to 65535, or {port, target_port, node_port}",
+            ),
+            (
+                "address: 127.0.0.1, ports: [http]}\n",
+                "f.yaml:5:53: invalid type: string \"http\", expected a port from 1 to 65535, or {port, target_port, node_port}",
+            ),
+            (
+                "address: 127.0.0.1, ports: [{port: 1, node_port: 0}]}\n",
+                "f.yaml:5:63: invalid value: integer `0`, expected a port from 1 to 65535",
+            ),
+            (
+                "address: 127.0.0.1, ports: [{port: 1, target: 2}]}\n",
+                "f.yaml:5:63: unknown field `target`, expected one of port, target_port, node_port",
+            ),
+            ("address: 127.0.0.1, ports: 80}\n", "f.yaml:5:52: expected a list, found `80`"),
+            ("address: 127.0.0.1}\n", "f.yaml:5:25: missing field `ports`"),
+            (
+                "address: 127.0.0.1, ports: []}\n",
+                "f.yaml:5:3: target `x` has no ports, expected at least one in `ports`",
+            ),
+            ("ports: [80]}\n", "f.yaml:5:3: target `x` has no address, expected `address`, `endpoints` or `external`"),
+            ("service: y, ports: [80]}\n", "f.yaml:5:3: found both, expected exactly one of `service` and `name`"),
+            ("namespace: web, address: 127.0.0.1, ports: [80]}\n", "f.yaml:5:3: namespace `web` is not in zone `high`"),
+            (
+                "address: 10.0.0.256, ports: [80]}\n",
+                "f.yaml:5:3: address: found `10.0.0.256`, expected an IP address or a DNS name",
+            ),
+            (
+                "endpoints: [10.0.0.256], ports: [80]}\n",
+                "f.yaml:5:37: invalid value: string \"10.0.0.256\", expected an IPv4 or IPv6 address",
+            ),
+            (
+                "endpoints: 10.0.0.256, ports: [80]}\n",
+                "f.yaml:5:25: invalid value: string \"10.0.0.256\", expected an IPv4 or IPv6 address",
+            ),
+            ("endpoints: 7, ports: [80]}\n", "f.yaml:5:25: invalid type: integer `7`, expected one value or a list"),
+            (
+                "external: [10.0.0.256], ports: [80]}\n",
+                "f.yaml:5:3: external: found `10.0.0.256`, expected an IP address or a DNS name",
+            ),
+            (
+                "external: [\"2001:db8::g\"], ports: [80]}\n",
+                "f.yaml:5:3: external: found `2001:db8::g`, expected an IP address or a DNS name",
+            ),
+            (
+                "endpoints: 127.0.0.1, kind: endpoint, ports: [80]}\n",
+                "f.yaml:5:3: kind: belongs to `address`, which is absent",
+            ),
+            ("nodes: 127.0.0.1, ports: [80]}\n", "f.yaml:5:3: nodes: no port has a `node_port`"),
+            (
+                "address: 127.0.0.1, kind: host, ports: [80]}\n",
+                "f.yaml:5:51: unknown variant `host`, expected one of endpoint, virtual",
+            ),
+            (
+                "address: 127.0.0.1, ports: [80]}\n- {zone: high, name: x, address: 127.0.0.2, ports: [443, 80]}\n",
+                "f.yaml:6:3: two checks with one identity: `x:80` stands at f.yaml:5:3 already; merge their addresses",
+            ),
+            (
+                "address: 127.0.0.1, ports: [80, 80]}\n",
+                "f.yaml:5:3: two checks with one identity: `x:80` stands at f.yaml:5:3 already; merge their addresses",
+            ),
+        ],
+    );
+    assert_told(
+        &format!("{MINIMAL}targets:\n"),
+        &[
+            (
+                "- {zone: hihg, name: x, address: 127.0.0.1, ports: [80]}\n",
+                "f.yaml:5:3: zone: no zone `hihg`, expected one of `high`, `low`",
+            ),
+            (
+                "- {zone: high, ports: [80]}\n",
+                "f.yaml:5:3: found neither, expected exactly one of `service` and `name`",
+            ),
+            (
+                "- {zone: high, service: y, ports: [80]}\n",
+                "f.yaml:5:3: service `y`: expected a Kubernetes Service's name, and its `namespace`",
+            ),
+            (
+                "- {zone: high, namespace: payments, service: Y_, ports: [80]}\n",
+                "f.yaml:5:3: service `Y_`: expected a Kubernetes Service's name, and its `namespace`",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn dns_controls_witnesses_and_vantage() {
+    assert_told(
+        MINIMAL,
+        &[
+            (
+                "dns: {resolver: dns.example}\n",
+                "f.yaml:4:17: DNS server: found `dns.example`, expected `system`, an address or `address:port`",
+            ),
+            (
+                "dns: {servers: [127.0.0.1:99999]}\n",
+                "f.yaml:4:17: DNS server: found `127.0.0.1:99999`, expected `system`, an address or `address:port`",
+            ),
+            ("dns: {servers: [{name: x}]}\n", "f.yaml:4:17: expected `system`, an address, or {name, address}"),
+            ("dns: {servers: [127.0.0.1, 127.0.0.1]}\n", "f.yaml:4:28: DNS server `127.0.0.1` exists already"),
+            ("dns: {servers: [system, system]}\n", "f.yaml:4:25: DNS server `system` exists already"),
+            (
+                "dns: {servers: [{name: 'x y', address: 127.0.0.1}]}\n",
+                "f.yaml:4:17: name: found `x y`, expected a short plain word",
+            ),
+            (
+                "dns: {servers: [system, {name: two, address: system}]}\n",
+                "f.yaml:4:25: name: only the plain word `system` stands for the system's servers and gives their names",
+            ),
+            (
+                "dns: {servers: [system, {name: system-2, address: 127.0.0.1}]}\n",
+                "f.yaml:4:25: name: only the plain word `system` stands for the system's servers and gives their names",
+            ),
+            ("dns: {zone: .}\n", "f.yaml:4:13: dns.zone: found `.`, expected a DNS name such as cluster.local"),
+            ("dns: {known_names: ['a..b']}\n", "f.yaml:4:21: known_names: found `a..b`, expected a DNS name"),
+            (
+                "controls: {positive: []}\n",
+                "f.yaml:4:22: controls.positive is empty, expected at least one: without it nothing can ever pass",
+            ),
+            (
+                "controls: {positive: [{tcp: 127.0.0.1}]}\n",
+                "f.yaml:4:23: tcp: found `127.0.0.1`, expected `resolver` or `address:port`",
+            ),
+            (
+                "controls: {negative: [{tcp: 10.112.0.1, ports: [80], range: 10.96.0.0/12}]}\n",
+                "f.yaml:4:23: range 10.96.0.0/12 does not contain the control's own address 10.112.0.1",
+            ),
+            (
+                "controls: {negative: [{tcp: 127.0.0.9, ports: [80], range: 127.0.0.0/33}]}\n",
+                "f.yaml:4:23: range: found `127.0.0.0/33`, expected a CIDR such as 10.96.0.0/12",
+            ),
+            (
+                "controls: {negative: [{tcp: 127.0.0.9, ports: []}]}\n",
+                "f.yaml:4:23: ports: found [], expected at least one port from 1 to 65535",
+            ),
+            (
+                "controls: {negative: [{tcp: 127.0.0.9, ports: [80, 0]}]}\n",
+                "f.yaml:4:23: ports: found [80, 0], expected at least one port from 1 to 65535",
+            ),
+            (
+                "controls: {negative: [{tcp: 127.0.0.9, ports: [65536]}]}\n",
+                "f.yaml:4:48: expected a whole number from 0 to 65535, found `65536`",
+            ),
+            (
+                "witnesses: [{zone: hgih, source: 127.0.0.1}]\n",
+                "f.yaml:4:13: zone: no zone `hgih`, expected one of `high`, `low`",
+            ),
+            (
+                "witnesses: [{zone: high, source: []}]\n",
+                "f.yaml:4:13: source: found no address, expected one of each family that it speaks for",
+            ),
+            (
+                "witnesses: [{zone: high, source: 127.0.0.1}, {zone: high, source: 127.0.0.2}]\n",
+                "f.yaml:4:46: zone `high` has a witness already",
+            ),
+            (
+                "vantage: {source: [127.0.0.1, \"::1\", 127.0.0.2]}\n",
+                "f.yaml:4:19: source: expected one ipv4 address at most",
+            ),
+            (
+                "vantage: {identity: 'a b'}\n",
+                "f.yaml:4:21: vantage.identity: found `a b`, expected up to 63 letters, digits, `-`, `_` or `.`",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn one_problem_is_one_line_whatever_the_file_holds() {
+    assert_told(
+        TARGET,
+        &[
+            (
+                "address: \"a\\nb\", ports: [80]}\n",
+                r"f.yaml:5:3: address: found `a\nb`, expected an IP address or a DNS name",
+            ),
+            (
+                "address: \"a\\e[31m\\r\", ports: [80]}\n",
+                r"f.yaml:5:3: address: found `a\u{1b}[31m\r`, expected an IP address or a DNS name",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn all_problems_are_told_up_to_a_bound() {
+    let two = "- {zone: a, name: x, address: 127.0.0.1, ports: []}\n- {zone: high, name: y, address: '', ports: [1]}\n";
+    let lines = told(&format!("{MINIMAL}targets:\n{two}"));
+    assert_eq!(
+        lines.lines().collect::<Vec<_>>(),
+        [
+            "f.yaml:5:3: zone: no zone `a`, expected one of `high`, `low`",
+            "f.yaml:5:3: target `x` has no ports, expected at least one in `ports`",
+            "f.yaml:6:3: address: found ``, expected an IP address or a DNS name",
+        ]
+    );
+    let many = told(&format!("{MINIMAL}targets:\n{}", two.repeat(50)));
+    assert_eq!(many.lines().count(), 20);
+}
+
+#[test]
+fn nesting_and_aliases_come_to_an_end() {
+    // A server is a word or a mapping: its value is read whole before anybody knows which.
+    let nested = |depth| told(&format!("{MINIMAL}dns: {{servers: {}{}}}\n", "[".repeat(depth), "]".repeat(depth)));
+    assert_eq!(nested(20), "f.yaml:4:17: expected `system`, an address, or {name, address}");
+    for depth in [25, 100_000] {
+        let told = nested(depth);
+        assert!(
+            told.starts_with("f.yaml:4:") && told.contains(": nested too deep, expected 24 levels at most"),
+            "{told}"
+        );
+    }
+    let mut laughs = format!("{MINIMAL}dns:\n  servers:\n  - - &a0 [x]\n");
+    for i in 1..20 {
+        let last = i - 1;
+        laughs.push_str(&format!("    - &a{i} [*a{last}, *a{last}, *a{last}, *a{last}]\n"));
+    }
+    assert_eq!(told(&laughs), "f.yaml:15:22: too many values or aliases for a configuration, found `*a8`");
+}
+
+// --- Good documents ---
+
+fn good(document: &str) -> Config {
+    parse(Path::new("f.yaml"), document).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn the_least_configuration_has_the_documented_defaults() {
+    let config = good(MINIMAL);
+    let [boundary] = &config.boundaries[..] else { panic!("{:?}", config.boundaries) };
+    assert_eq!((&*boundary.name, &*boundary.from, &*boundary.to), ("b", "low", "high"));
+    assert_eq!((boundary.expect, boundary.closed), (Expect::Blocked, ClosedRule::Fail));
+    assert_eq!((boundary.interval, boundary.timeout), (Duration::from_secs(30), Duration::from_secs(2)));
+    assert_eq!(boundary.attempts, 2);
+    assert_eq!((boundary.srv_wildcard, boundary.service_lookup), (Some(Mode::Judge), Some(Mode::Report)));
+    assert_eq!(config.positive, [PositiveControl::Resolver]);
+    assert_eq!(config.negative, []);
+    assert_eq!(config.dns.zone.to_ascii(), "cluster.local.");
+    assert_eq!(config.dns.servers, [DnsServer::System]);
+    assert_eq!(config.dns.resolver, DnsServer::System);
+    assert_eq!((config.dns.timeout, config.dns.attempts), (Duration::from_secs(2), 2));
+    assert_eq!(config.dns.queries_per_second, 20);
+    let known: Vec<String> = config.dns.known_names.iter().map(|n| n.to_ascii()).collect();
+    assert_eq!(known, ["kubernetes.default.svc.cluster.local."]);
+    let pace = PaceConfig { in_flight: 256, per_second: 100, spacing: Duration::from_millis(200) };
+    assert_eq!(config.pace, pace);
+    assert_eq!(config.series, SeriesConfig { every_check: 250, worst_checks: 1000 });
+    assert!(
+        config.vantage.namespace.is_none() && config.vantage.identity.is_none() && config.vantage.source.is_empty()
+    );
+    assert!(config.targets.is_empty() && config.witnesses.is_empty());
+}
+
+#[test]
+fn addresses_names_and_ports_of_targets() {
+    let rest = "endpoints: [127.0.0.5, \"::5\"], nodes: 127.0.0.6, external: [127.0.0.7, lb.example],\n\
+                address: other.example, kind: endpoint, ports: [80, {port: 443, target_port: 8443, node_port: 30443}]}\n";
+    let config = good(&format!("{TARGET}{rest}"));
+    let target = &config.targets[0];
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    assert_eq!((&*target.name, &*target.namespace, target.is_service), ("x", "", false));
+    assert_eq!(*target.endpoints, [ip("127.0.0.5"), ip("::5")]);
+    assert_eq!(*target.nodes, [ip("127.0.0.6")]);
+    assert_eq!(*target.external, [Address::Ip(ip("127.0.0.7")), Address::Name("lb.example.".into())]);
+    assert_eq!(target.address, Some((Address::Name("other.example.".into()), AddressKind::Endpoint)));
+    assert_eq!(
+        *target.ports,
+        [
+            Port { port: 80, target_port: 80, node_port: None },
+            Port { port: 443, target_port: 8443, node_port: Some(30443) }
+        ]
+    );
+}
+
+#[test]
+fn a_negative_control_without_a_range_speaks_for_its_family() {
+    let config = good(&format!(
+        "{MINIMAL}controls: {{negative: [{{tcp: 127.0.0.9, ports: [80]}}, {{tcp: \"::9\", ports: [80]}}]}}\n"
+    ));
+    let ranges: Vec<String> = config.negative.iter().map(|n| n.range.to_string()).collect();
+    assert_eq!(ranges, ["0.0.0.0/0", "::/0"]);
+}
+
+#[test]
+fn an_open_boundary_asks_nothing_of_dns() {
+    let config = good(&format!("{ZONES}- {{name: b, from: low, to: high, expect: open}}\n"));
+    assert_eq!((config.boundaries[0].srv_wildcard, config.boundaries[0].service_lookup), (None, None));
+}
+
+const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/segprobe.yaml");
+
+#[test]
+fn the_sample_is_good() {
+    let (config, _) = load(Path::new(SAMPLE)).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((config.zones.len(), config.boundaries.len(), config.targets.len()), (3, 3, 3));
+    assert_eq!(config.boundaries[1].closed, ClosedRule::Inconclusive);
+    assert_eq!((config.boundaries[1].srv_wildcard, config.boundaries[1].service_lookup), (None, None));
+    // What the sample calls a default is one.
+    let default = good(MINIMAL);
+    let (sample, least) = (&config.boundaries[0], &default.boundaries[0]);
+    assert_eq!((sample.interval, sample.timeout), (least.interval, least.timeout));
+    assert_eq!((sample.attempts, sample.closed, sample.expect), (least.attempts, least.closed, least.expect));
+    assert_eq!((sample.srv_wildcard, sample.service_lookup), (least.srv_wildcard, least.service_lookup));
+    assert_eq!((config.pace, config.series), (default.pace, default.series));
+    assert_eq!((&config.dns.zone, &config.dns.resolver), (&default.dns.zone, &default.dns.resolver));
+    assert_eq!((config.dns.timeout, config.dns.attempts), (default.dns.timeout, default.dns.attempts));
+    assert_eq!(config.dns.queries_per_second, default.dns.queries_per_second);
+    assert_eq!(config.dns.known_names, default.dns.known_names);
+}
+
+/// Follows references and the branch of an `anyOf` that is a mapping or a list, as the value asks for.
+fn resolve<'a>(root: &'a serde_json::Value, schema: &'a serde_json::Value, wanted: &str) -> &'a serde_json::Value {
+    if let Some(pointer) = schema["$ref"].as_str() {
+        return resolve(root, root.pointer(pointer.trim_start_matches('#')).unwrap(), wanted);
+    }
+    let branches = schema["anyOf"].as_array().into_iter().flatten();
+    let fits = |branch: &&serde_json::Value| !resolve(root, branch, wanted)[wanted].is_null();
+    if schema[wanted].is_null() {
+        branches.map(|b| resolve(root, b, wanted)).find(fits).unwrap_or(schema)
+    } else {
+        schema
+    }
+}
+
+/// The keys of the value, checked against the schema; and the schema's keys that the value does not use.
+fn compare(
+    root: &serde_json::Value,
+    schema: &serde_json::Value,
+    value: &serde_json::Value,
+    path: &str,
+    used: &mut Vec<String>,
+) {
+    match value {
+        serde_json::Value::Object(map) => {
+            let schema = resolve(root, schema, "properties");
+            let named = resolve(root, schema, "additionalProperties");
+            for (key, value) in map {
+                let path = format!("{path}.{key}");
+                let of_key = match &schema["properties"][key] {
+                    serde_json::Value::Null if named["additionalProperties"].is_object() => {
+                        &named["additionalProperties"]
+                    }
+                    serde_json::Value::Null => panic!("the schema has no {path}"),
+                    property => property,
+                };
+                used.push(path.clone());
+                compare(root, of_key, value, &path, used);
+            }
+        }
+        serde_json::Value::Array(values) => {
+            let schema = resolve(root, schema, "items");
+            values.iter().for_each(|v| compare(root, &schema["items"], v, path, used));
+        }
+        _ => {}
+    }
+}
+
+/// Every key that the schema has, by its path.
+fn keys(root: &serde_json::Value, schema: &serde_json::Value, path: &str, all: &mut Vec<String>) {
+    for wanted in ["properties", "items", "additionalProperties"] {
+        match &resolve(root, schema, wanted)[wanted] {
+            serde_json::Value::Object(map) if wanted == "properties" => {
+                for (key, schema) in map {
+                    all.push(format!("{path}.{key}"));
+                    keys(root, schema, &format!("{path}.{key}"), all);
+                }
+            }
+            inner @ serde_json::Value::Object(_) => keys(root, inner, path, all),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn the_sample_uses_every_key_of_the_schema_and_no_other() {
+    let sample: serde_json::Value = serde_saphyr::from_str(&fs::read_to_string(SAMPLE).unwrap()).unwrap();
+    let schema = json_schema();
+    let (mut used, mut all) = (Vec::new(), Vec::new());
+    compare(&schema, &schema, &sample, "", &mut used);
+    // The names of zones are no keys of the schema.
+    let used: Vec<String> = used
+        .iter()
+        .map(|k| {
+            ["low", "high", "datacentre"].iter().fold(k.clone(), |k, z| k.replace(&format!(".zones.{z}"), ".zones"))
+        })
+        .collect();
+    keys(&schema, &schema, "", &mut all);
+    assert!(all.len() > 50, "{all:?}");
+    let missing: Vec<&String> = all.iter().filter(|key| !used.contains(key)).collect();
+    assert!(missing.is_empty(), "not in the sample: {missing:?}");
+}
+
+// --- Files ---
+
+/// A directory that is gone when the test is over.
+struct Directory(std::path::PathBuf);
+
+impl Directory {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("segprobe-{test}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: &str) -> std::path::PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// What loading says, with paths relative to this directory.
+    fn told(&self, name: &str) -> String {
+        match load(&self.0.join(name)) {
+            Ok(_) => "good".into(),
+            Err(error) => error.to_string().replace(&format!("{}/", self.0.display()), ""),
+        }
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn errors_in_json_target_files_are_at_their_place() {
+    let directory = Directory::new("json");
+    directory.write("f.yaml", &format!("{MINIMAL}target_files: [t.json]\n"));
+    for (json, expected) in [
+        ("{\"targets\": []}", "good"),
+        (
+            "{\"targets\": [\n {\"zone\": \"high\", \"name\": \"x\",\n  \"address\": \"127.0.0.1\", \"ports\": [80]}]}",
+            "good",
+        ),
+        (
+            "{\"targets\": [\n {\"zone\": \"high\", \"name\": \"x\",\n  \"address\": \"127.0.0.1\", \"ports\": [0]}]}",
+            "t.json:3:37: invalid value: integer `0`, expected a port from 1 to 65535, or {port, target_port, node_port}",
+        ),
+        (
+            "{\"targets\": [{\"zone\": \"high\", \"nmae\": \"x\", \"ports\": [80]}]}",
+            "t.json:1:36: unknown field `nmae`, expected one of `zone`, `namespace`, `service`, `name`, `cluster_ip`, `endpoints`, `nodes`, `external`, `address`, `kind`, `ports`",
+        ),
+        (
+            "{\"targets\": [\n  {\"zone\": \"low\", \"ports\": []}\n]}",
+            "t.json:2:3: found neither, expected exactly one of `service` and `name`",
+        ),
+        ("{\"targets\": [\n  {\"zone\": }\n]}", "t.json:2:12: expected value"),
+        ("{\"target\": []}", "t.json:1:9: unknown field `target`, expected `targets`"),
+        ("", "t.json:1:1: EOF while parsing a value"),
+    ] {
+        directory.write("t.json", json);
+        assert_eq!(directory.told("f.yaml"), expected, "{json}");
+    }
+}
+
+#[test]
+fn target_files_are_found_merged_and_missed() {
+    let directory = Directory::new("files");
+    let file = |rest: &str| format!("{MINIMAL}target_files:\n- {rest}\n");
+    let target = |name: &str| format!("targets:\n- {{zone: high, name: {name}, address: 127.0.0.1, ports: [80]}}\n");
+    directory.write("f.yaml", &file("t-a.yaml"));
+    assert_eq!(directory.told("f.yaml"), "f.yaml:5:3: target file `t-a.yaml` does not exist");
+    directory.write("f.yaml", &file("t-*.yaml"));
+    assert_eq!(directory.told("f.yaml"), "good");
+    directory.write("t-a.yaml", &target("a"));
+    directory.write("t-b.yaml", &target("b"));
+    directory.write("other.yaml", "not a target file");
+    let (config, _) = load(&directory.0.join("f.yaml")).unwrap();
+    assert_eq!(config.targets.iter().map(|t| &*t.name).collect::<Vec<_>>(), ["a", "b"]);
+    directory.write("t-b.yaml", &format!("# a comment\n{}", target("a")));
+    assert_eq!(
+        directory.told("f.yaml").replace(&format!("{}/", directory.0.display()), ""),
+        "t-b.yaml:3:3: two checks with one identity: `a:80` stands at t-a.yaml:2:3 already; merge their addresses"
+    );
+    directory.write("t-b.yaml", "targets: [\n");
+    assert!(directory.told("f.yaml").starts_with("t-b.yaml:"));
+    assert!(directory.told("none.yaml").starts_with("none.yaml: cannot read: "), "{}", directory.told("none.yaml"));
+}
+
+#[test]
+fn files_that_are_no_text_or_too_large() {
+    let directory = Directory::new("text");
+    fs::write(directory.0.join("f.yaml"), b"zones: {}\n\xff\xfe").unwrap();
+    assert_eq!(directory.told("f.yaml"), "f.yaml:2:1: not UTF-8; save the file as UTF-8 without a byte order mark");
+    directory.write("f.yaml", &format!("{MINIMAL}#{}\n", "x".repeat(4 << 20)));
+    assert_eq!(directory.told("f.yaml"), "f.yaml: larger than 4 MiB, which is the most that is read");
+}
+
+#[test]
+fn the_digest_tells_contents_and_names_apart() {
+    let directory = Directory::new("digest");
+    let main = directory.write("f.yaml", &format!("{MINIMAL}target_files: ['t-*.yaml']\n"));
+    let target = directory.write("t-a.yaml", "targets: []\n");
+    let (config, files) = load(&main).unwrap();
+    assert_eq!(files.digest().unwrap(), config.hash);
+    let mut seen = vec![config.hash];
+    let mut changed = |what: &str| {
+        let digest = files.digest().unwrap();
+        assert!(!seen.contains(&digest), "{what}");
+        seen.push(digest);
+    };
+    fs::write(&target, "targets: [] \n").unwrap();
+    changed("a target file's contents");
+    fs::rename(&target, directory.0.join("t-b.yaml")).unwrap();
+    changed("a target file's name");
+    directory.write("t-c.yaml", "targets: []\n");
+    changed("another target file");
+    directory.write("f.yaml", &format!("{MINIMAL}target_files: ['t-*.yaml'] \n"));
+    changed("the configuration's own contents");
+    // The same contents again give the same digest, whatever the file's age.
+    let before = files.digest().unwrap();
+    directory.write("t-c.yaml", "targets: []\n");
+    assert_eq!(files.digest().unwrap(), before);
+}
+
+// --- Whatever the text is ---
+
+/// Lines that look like a configuration, with mistakes.
+fn yamlish() -> impl Strategy<Value = String> {
+    let key = prop::sample::select(vec![
+        "zones",
+        "boundaries",
+        "targets",
+        "dns",
+        "pace",
+        "controls",
+        "name",
+        "from",
+        "to",
+        "interval",
+        "tcp",
+        "attempts",
+        "timeout",
+        "ports",
+        "port",
+        "address",
+        "zone",
+        "servers",
+        "known_names",
+        "range",
+        "positive",
+        "negative",
+        "? ",
+        "&a",
+    ]);
+    let value = prop::sample::select(vec![
+        "",
+        "[]",
+        "{}",
+        "0",
+        "-1",
+        "4294967295",
+        "1e9",
+        "~",
+        "30s",
+        "low",
+        "127.0.0.1",
+        "\"::1\"",
+        "*a",
+        "[[[[",
+        "}",
+        "!!str x",
+        "|\n  text",
+        "'",
+        "\"\\uD800\"",
+        "\t",
+        "{namespaces: [web]}",
+        "10.0.0.0/33",
+        ".",
+        "é\u{202e}",
+        "9999999h",
+    ]);
+    let line = (0usize..6, any::<bool>(), key, value).prop_map(|(indent, item, key, value)| {
+        format!("{:indent$}{}{key}: {value}\n", "", if item { "- " } else { "" })
+    });
+    prop::collection::vec(line, 0..12).prop_map(|lines| lines.concat())
+}
+
+fn never_panics_and_tells_lines(text: &str) -> Result<(), TestCaseError> {
+    if let Err(error) = parse(Path::new("f.yaml"), text) {
+        prop_assert!(!error.0.is_empty());
+        for problem in &error.0 {
+            let line = problem.to_string();
+            prop_assert!(line.starts_with("f.yaml:") && !line.chars().any(char::is_control), "{line:?}");
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn parsing_never_panics_on_text(text in any::<String>()) {
+        never_panics_and_tells_lines(&text)?;
+    }
+
+    #[test]
+    fn parsing_never_panics_on_what_looks_like_yaml(text in yamlish(), whole in any::<bool>()) {
+        never_panics_and_tells_lines(&if whole { format!("{MINIMAL}{text}") } else { text })?;
+    }
+
+    #[test]
+    fn parsing_never_panics_on_a_damaged_sample(
+        at in 0usize..6000, with in prop::sample::select(vec!["", "\n", ":", "-", "{", "[", "0", "99999999999", "\u{0}", "é"]), cut in 0usize..20,
+    ) {
+        let sample = include_str!("../../tests/fixtures/segprobe.yaml").replace("target_files", "# target_files");
+        let chars: Vec<char> = sample.chars().collect();
+        let at = at.min(chars.len());
+        let rest = chars[(at + cut).min(chars.len())..].iter();
+        let damaged: String = chars[..at].iter().copied().chain(with.chars()).chain(rest.copied()).collect();
+        never_panics_and_tells_lines(&damaged)?;
+    }
+}

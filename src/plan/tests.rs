@@ -1,0 +1,438 @@
+//! What is planned of a configuration, and what is said not to be.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{Port, parse};
+
+const SYSTEM: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 53)), 53),
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 54)), 53),
+];
+
+const HEAD: &str = "
+zones: {low: {namespaces: [web]}, high: {namespaces: [payments, vault]}, outside: {}}
+controls: {positive: [{tcp: '127.0.0.53:53'}], negative: [{tcp: 127.9.9.9, ports: [80]}]}
+witnesses: [{zone: high, source: 127.0.0.2}]
+";
+
+fn config(rest: &str) -> Config {
+    parse(Path::new("f.yaml"), &format!("{HEAD}{rest}")).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn planned(rest: &str) -> Plan {
+    plan(&config(rest), &SYSTEM[..1], "agents")
+}
+
+const BOUNDARY: &str = "boundaries: [{name: b, from: low, to: high}]\n";
+const NO_DNS: &str = "boundaries: [{name: b, from: low, to: high, dns: {srv-wildcard: off, service-lookup: off}}]\n";
+
+/// A check in one line: what it is called, and what it asks of whom.
+fn told(check: &Check) -> String {
+    let asks = match &check.question {
+        Question::Tcp { kind, addresses, port } => {
+            let name = |a: &Address| match a {
+                Address::Ip(ip) => ip.to_string(),
+                Address::Name(name) => name.to_string(),
+            };
+            let addresses: Vec<String> = addresses.iter().map(name).collect();
+            format!("{kind} {} port {port}", addresses.join(" "))
+        }
+        Question::Dns { server } => format!("{} {server}", check.mode),
+    };
+    format!("{}: {asks}", check.id)
+}
+
+fn lines(plan: &Plan) -> Vec<String> {
+    plan.boundaries.iter().flat_map(|b| &b.checks).map(told).collect()
+}
+
+#[test]
+fn a_service_is_probed_by_every_way_that_leads_to_it() {
+    let plan = planned(&format!(
+        "{NO_DNS}targets:\n- {{zone: high, namespace: payments, service: ledger, cluster_ip: 127.1.0.1,
+            endpoints: [127.2.0.1, \"::2\"], nodes: [127.3.0.1], external: [127.4.0.1, lb.example], address: unused.example,
+            ports: [80, {{port: 443, target_port: 8443, node_port: 30443}}]}}\n"
+    ));
+    assert_eq!(
+        lines(&plan),
+        [
+            "b tcp-connect payments/ledger:80 via service: virtual 127.1.0.1 port 80",
+            "b tcp-connect payments/ledger:80 via endpoint: endpoint 127.2.0.1 ::2 port 80",
+            "b tcp-connect payments/ledger:80 via external: virtual 127.4.0.1 lb.example. port 80",
+            "b tcp-connect payments/ledger:443 via service: virtual 127.1.0.1 port 443",
+            "b tcp-connect payments/ledger:443 via endpoint: endpoint 127.2.0.1 ::2 port 8443",
+            "b tcp-connect payments/ledger:443 via nodeport: virtual 127.3.0.1 port 30443",
+            "b tcp-connect payments/ledger:443 via external: virtual 127.4.0.1 lb.example. port 443",
+        ]
+    );
+}
+
+#[test]
+fn a_target_without_listed_addresses_is_asked_by_its_address_or_name() {
+    let plan = planned(&format!(
+        "{NO_DNS}targets:
+- {{zone: high, namespace: vault, service: vault, ports: [8200]}}
+- {{zone: high, namespace: vault, service: other, address: other.example, ports: [1]}}
+- {{zone: high, name: host, address: 127.5.0.1, ports: [22]}}
+- {{zone: high, name: one, address: 127.5.0.2, kind: endpoint, ports: [22]}}
+- {{zone: low, namespace: web, service: shop, ports: [80]}}
+dns: {{zone: k8s.example}}\n"
+    ));
+    assert_eq!(
+        lines(&plan),
+        [
+            "b tcp-connect vault/vault:8200 via service: virtual vault.vault.svc.k8s.example. port 8200",
+            "b tcp-connect vault/other:1 via service: virtual other.example. port 1",
+            "b tcp-connect host:22 via external: virtual 127.5.0.1 port 22",
+            "b tcp-connect one:22 via external: endpoint 127.5.0.2 port 22",
+        ]
+    );
+}
+
+const SERVICE: &str =
+    "targets: [{zone: high, namespace: vault, service: vault, endpoints: 127.0.0.7, ports: [8200]}]\n";
+
+#[test]
+fn dns_is_asked_by_technique_and_server() {
+    let config = config(&format!(
+        "{BOUNDARY}{SERVICE}dns: {{servers: [system, '127.0.0.9:5353', {{name: local, address: '::1'}}]}}\n"
+    ));
+    let plan = plan(&config, &SYSTEM, "agents");
+    assert_eq!(
+        lines(&plan)[1..],
+        [
+            "b srv-wildcard system: judge 127.0.0.53:53",
+            "b srv-wildcard system-2: judge 127.0.0.54:53",
+            "b srv-wildcard 127.0.0.9:5353: judge 127.0.0.9:5353",
+            "b srv-wildcard local: judge [::1]:53",
+            "b service-lookup system: report 127.0.0.53:53",
+            "b service-lookup system-2: report 127.0.0.54:53",
+            "b service-lookup 127.0.0.9:5353: report 127.0.0.9:5353",
+            "b service-lookup local: report [::1]:53",
+        ]
+    );
+    assert_eq!(plan.resolver, SYSTEM);
+}
+
+#[test]
+fn modes_are_kept_and_off_is_not_asked() {
+    for (modes, expected) in [
+        (
+            "srv-wildcard: report, service-lookup: judge",
+            vec!["b srv-wildcard system: report 127.0.0.53:53", "b service-lookup system: judge 127.0.0.53:53"],
+        ),
+        ("srv-wildcard: off", vec!["b service-lookup system: report 127.0.0.53:53"]),
+        ("service-lookup: off", vec!["b srv-wildcard system: judge 127.0.0.53:53"]),
+        ("srv-wildcard: off, service-lookup: off", vec![]),
+    ] {
+        let plan = planned(&format!("boundaries: [{{name: b, from: low, to: high, dns: {{{modes}}}}}]\n{SERVICE}"));
+        assert_eq!(lines(&plan)[1..], expected, "{modes}");
+    }
+    let open = planned(&format!("boundaries: [{{name: b, from: low, to: high, expect: open}}]\n{SERVICE}"));
+    assert_eq!(lines(&open), ["b tcp-connect vault/vault:8200 via endpoint: endpoint 127.0.0.7 port 8200"]);
+}
+
+#[test]
+fn a_technique_with_nothing_to_look_for_is_a_gap_and_no_check() {
+    let gaps = |rest: &str| -> Vec<String> {
+        let plan = planned(rest);
+        assert!(lines(&plan).iter().all(|l| l.contains("tcp-connect")), "{:?}", lines(&plan));
+        plan.not_tested
+            .iter()
+            .filter(|n| n.what.contains("-wildcard") || n.what.contains("-lookup"))
+            .map(|n| format!("{}: {}", n.what, n.why))
+            .collect()
+    };
+    assert_eq!(
+        gaps(
+            "boundaries: [{name: b, from: low, to: outside}]\ntargets: [{zone: outside, name: x, address: 127.0.0.7, ports: [1]}]\n"
+        ),
+        [
+            "srv-wildcard of zone `outside`: the zone has no namespaces",
+            "service-lookup of zone `outside`: the zone has no namespaces",
+        ]
+    );
+    assert_eq!(
+        gaps(&format!("{BOUNDARY}{SERVICE}dns: {{servers: []}}\n")),
+        [
+            "srv-wildcard of zone `high`: no DNS server is configured or known",
+            "service-lookup of zone `high`: no DNS server is configured or known",
+        ]
+    );
+    let no_service = planned(&format!(
+        "{BOUNDARY}targets: [{{zone: high, namespace: vault, name: host, address: 127.0.0.7, ports: [1]}}]\n"
+    ));
+    assert_eq!(lines(&no_service)[1..], ["b srv-wildcard system: judge 127.0.0.53:53"]);
+    assert!(no_service.not_tested.iter().any(|n| n.what == "service-lookup of zone `high`"));
+}
+
+#[test]
+fn what_is_not_tested_or_not_provable_is_said() {
+    let gaps = |text: &str| -> Vec<String> {
+        let config = parse(Path::new("f.yaml"), text).unwrap_or_else(|e| panic!("{e}"));
+        plan(&config, &[], "agents")
+            .not_tested
+            .iter()
+            .map(|n| format!("{}: {}: {}", n.boundary, n.what, n.why))
+            .collect()
+    };
+    let bare = "zones: {low: {}, high: {namespaces: [vault]}}\nboundaries:\n\
+                - {name: b, from: low, to: high, dns: {srv-wildcard: off, service-lookup: off}}\n";
+    assert_eq!(gaps(bare), ["b: TCP to zone `high`: no target is in the zone"]);
+    let blind = [
+        "b: ipv4 targets: no positive control of that family: they stay inconclusive",
+        "b: ipv6 targets: no positive control of that family: they stay inconclusive",
+        "b: that the targets of zone `high` are alive: no witness: blocked is `unverified`",
+        "b: that nobody answers for everybody: no negative control is configured",
+        "b: UDP to the targets: only TCP and DNS are tested",
+    ];
+    // Wherever the addresses are listed.
+    for addresses in [
+        "endpoints: [127.0.0.1, '::1']",
+        "external: [127.0.0.1, '::1', x.example]",
+        "cluster_ip: ['::1'], endpoints: 127.0.0.1",
+    ] {
+        assert_eq!(gaps(&format!("{bare}targets: [{{zone: high, name: x, {addresses}, ports: [80]}}]\n")), blind);
+    }
+    assert_eq!(
+        gaps(&format!(
+            "{bare}targets: [{{zone: high, name: x, address: 127.0.0.1, ports: [80]}}]\ncontrols: {{positive: [{{tcp: '[::1]:1'}}], negative: [{{tcp: 127.0.0.9, ports: [80]}}]}}\nwitnesses: [{{zone: high, source: 127.0.0.2}}]\n"
+        )),
+        [blind[0], blind[4]]
+    );
+    let ports = "ports: [80, {port: 443, node_port: 30443}]";
+    let only_nodes = gaps(&format!("{bare}targets: [{{zone: high, name: x, nodes: 127.0.0.1, {ports}}}]\n"));
+    assert_eq!(only_nodes[0], "b: x:80: only nodes are listed for it, and the port has no `node_port`");
+    assert!(
+        gaps(&format!("{bare}targets: [{{zone: high, name: x, nodes: 127.0.0.1, endpoints: 127.0.0.2, {ports}}}]\n"))
+            [0]
+        .contains("ipv4")
+    );
+    // An outage needs no witness.
+    let open = "zones: {high: {}}\nboundaries: [{name: b, from: high, to: high, expect: open}]\n\
+                targets: [{zone: high, name: x, address: 127.0.0.1, ports: [80]}]\ncontrols: {positive: [{tcp: '127.0.0.1:1'}]}\n";
+    assert_eq!(gaps(open), Vec::<String>::new());
+}
+
+#[test]
+fn labels_and_controls_of_the_own_vantage() {
+    let plan = planned(BOUNDARY);
+    assert_eq!((&*plan.source.namespace, &*plan.source.name), ("agents", "own"));
+    assert_eq!(plan.positive, [SYSTEM[0]]);
+    let text = BOUNDARY.to_owned() + "vantage: {namespace: web, identity: shop}\ndns: {resolver: '127.0.0.7:5353'}\n";
+    let plan = planned(&text);
+    assert_eq!((&*plan.source.namespace, &*plan.source.name), ("web", "shop"));
+    assert_eq!(plan.resolver, ["127.0.0.7:5353".parse::<SocketAddr>().unwrap()]);
+    let mut config = config(&text);
+    config.positive.insert(0, PositiveControl::Resolver);
+    assert_eq!(super::plan(&config, &SYSTEM, "").positive, ["127.0.0.7:5353".parse().unwrap(), SYSTEM[0]]);
+}
+
+#[test]
+fn a_boundary_knows_its_zone() {
+    let plan = planned(&format!(
+        "{BOUNDARY}targets:
+- {{zone: high, namespace: vault, service: vault, cluster_ip: 127.1.0.1, endpoints: 127.2.0.1, external: 127.4.0.1, ports: [1]}}
+- {{zone: high, namespace: vault, name: pod, endpoints: 127.2.0.2, ports: [1]}}
+- {{zone: high, name: outside, endpoints: 127.2.0.3, ports: [1]}}
+- {{zone: low, namespace: web, service: shop, cluster_ip: 127.1.0.9, ports: [1]}}\n"
+    ));
+    let boundary = &plan.boundaries[0];
+    assert_eq!(boundary.namespaces, ["payments".into(), "vault".into()]);
+    assert_eq!(boundary.services, BTreeSet::from([("vault".into(), "vault".into())]));
+    let known = ["127.1.0.1", "127.2.0.1", "127.2.0.2"].map(|ip| (ip.parse().unwrap(), "vault".to_owned()));
+    assert_eq!(boundary.known_addresses, HashMap::from(known));
+    assert!(boundary.witnessed);
+    assert!(!planned("boundaries: [{name: b, from: high, to: low}]\n").boundaries[0].witnessed);
+}
+
+#[test]
+fn what_a_sweep_costs() {
+    let rest = format!(
+        "{BOUNDARY}targets: [{{zone: high, namespace: vault, service: vault, endpoints: [127.0.0.7, 127.0.0.8], cluster_ip: 127.0.0.9, ports: [8200]}}]\n"
+    );
+    let config = config(&rest);
+    let plan = plan(&config, &SYSTEM[..1], "");
+    assert_eq!(
+        plan.boundaries[0].cost(&config, plan.positive.len()),
+        Cost {
+            checks: 4,
+            addresses: 3,
+            // Two attempts and two of the witness, and two rounds of six positive and one negative control.
+            connects: 3 * (2 + 2) + 2 * (6 + 1),
+            // Wildcards: 8 for all namespaces, 4 for each of two; controls 2 + 2, self-check 1. Look-up: 3; 2 + 2; 3.
+            dns_queries: (8 + 2 * 4 + 2 + 2 + 1) + (3 + 2 + 2 + 3),
+            packets_per_second: 2 * 26 + 20,
+            least_seconds: 2,
+            most_seconds: 2 * (4 + 2),
+        }
+    );
+}
+
+// --- Whatever the configuration ---
+
+fn any_ip() -> impl Strategy<Value = IpAddr> {
+    // Few, so that they meet.
+    prop_oneof![
+        (0u8..9).prop_map(|i| IpAddr::from([127, 0, 9, i])),
+        (0u16..9).prop_map(|i| IpAddr::from([0, 0, 0, 0, 0, 0, 9, i]))
+    ]
+}
+
+fn any_ips() -> impl Strategy<Value = Box<[IpAddr]>> {
+    prop::collection::vec(any_ip(), 0..4).prop_map(Vec::into_boxed_slice)
+}
+
+fn any_target() -> impl Strategy<Value = Target> {
+    let address = || {
+        prop_oneof![
+            any_ip().prop_map(Address::Ip),
+            "[a-z]{1,3}\\.example\\.".prop_map(|name| Address::Name(name.into()))
+        ]
+    };
+    let port = (1u16..5, 1u16.., prop::option::of(1u16..)).prop_map(|(port, target_port, node_port)| Port {
+        port,
+        target_port,
+        node_port,
+    });
+    let who = (prop::sample::select(vec!["low", "high"]), "[a-c]", any::<bool>());
+    let lists = (any_ips(), any_ips(), any_ips(), prop::collection::vec(address(), 0..3));
+    let rest = (address(), prop::sample::select(AddressKind::ALL), prop::collection::vec(port, 1..4));
+    (who, lists, rest).prop_map(
+        |((zone, name, is_service), (cluster_ips, endpoints, nodes, external), (address, kind, ports))| {
+            let mut ports = ports;
+            ports.sort_by_key(|p| p.port);
+            ports.dedup_by_key(|p| p.port);
+            Target {
+                zone: zone.into(),
+                namespace: if zone == "low" { "web".into() } else { "vault".into() },
+                name: name.into(),
+                is_service,
+                cluster_ips,
+                endpoints,
+                nodes,
+                external: external.into(),
+                // What is no Service has an address of some kind: the configuration sees to it.
+                address: (!is_service).then_some((address, kind)),
+                ports: ports.into(),
+            }
+        },
+    )
+}
+
+/// Targets as a checked configuration has them: no two with one name.
+fn any_targets() -> impl Strategy<Value = Vec<Target>> {
+    prop::collection::vec(any_target(), 0..5).prop_map(|mut targets| {
+        let mut names = HashSet::new();
+        targets.retain(|t| names.insert((t.zone.clone(), t.name.clone())));
+        targets
+    })
+}
+
+/// Every address of a target, how it is reached and at which port: the design's words, once more.
+fn ways(target: &Target, port: &Port) -> Vec<(Via, AddressKind, u16, Address)> {
+    let ip = |ip: &IpAddr| Address::Ip(*ip);
+    let mut ways = Vec::new();
+    ways.extend(target.cluster_ips.iter().map(|a| (Via::Service, AddressKind::Virtual, port.port, ip(a))));
+    ways.extend(target.endpoints.iter().map(|a| (Via::Endpoint, AddressKind::Endpoint, port.target_port, ip(a))));
+    ways.extend(target.external.iter().map(|a| (Via::External, AddressKind::Virtual, port.port, a.clone())));
+    if let Some(node_port) = port.node_port {
+        ways.extend(target.nodes.iter().map(|a| (Via::Nodeport, AddressKind::Virtual, node_port, ip(a))));
+    }
+    if ways.is_empty() && target.nodes.is_empty() {
+        let name = format!("{}.{}.svc.cluster.local.", target.name, target.namespace);
+        ways.push(match &target.address {
+            Some((address, kind)) => (Via::External, *kind, port.port, address.clone()),
+            None => (Via::Service, AddressKind::Virtual, port.port, Address::Name(name.into())),
+        });
+    }
+    ways
+}
+
+const MANY: &str = "boundaries: [{name: a, from: low, to: high}, {name: b, from: high, to: low}, {name: c, from: low, to: high, expect: open}]\n";
+
+proptest! {
+    #[test]
+    fn every_address_of_the_zone_is_in_exactly_one_check(targets in any_targets()) {
+        let mut config = config(MANY);
+        config.targets = targets;
+        let plan = plan(&config, &SYSTEM, "");
+        for boundary in &plan.boundaries {
+            let mut expected = 0;
+            for target in config.targets.iter().filter(|t| t.zone == boundary.boundary.to) {
+                for (port, way) in target.ports.iter().flat_map(|p| ways(target, p).into_iter().map(move |w| (p, w))) {
+                    expected += 1;
+                    let (via, kind, at, address) = way;
+                    let label = format!("{}:{}", target.name, port.port);
+                    let is_of = |check: &&Check| {
+                        (&*check.id.target_namespace, &*check.id.target, check.id.via)
+                            == (&*target.namespace, &label, Some(via))
+                    };
+                    let holds = |check: &&Check| matches!(
+                        &check.question,
+                        Question::Tcp { kind: k, addresses, port: p } if (*k, *p) == (kind, at) && addresses.contains(&address)
+                    );
+                    let of: Vec<&Check> = boundary.checks.iter().filter(is_of).collect();
+                    prop_assert!(of.len() == 1 && holds(&of[0]), "{label} via {via} {address:?}: {of:?}");
+                }
+            }
+            let planned: usize = boundary.checks.iter().map(|c| match &c.question {
+                Question::Tcp { addresses, .. } => addresses.len(),
+                Question::Dns { .. } => 0,
+            }).sum();
+            prop_assert_eq!(planned, expected);
+        }
+    }
+
+    #[test]
+    fn identities_are_unique_and_plans_repeat(targets in any_targets()) {
+        let mut config = config(MANY);
+        config.targets = targets;
+        let made = plan(&config, &SYSTEM, "");
+        let ids: HashSet<_> = made.boundaries.iter().flat_map(|b| &b.checks).map(|c| c.id.clone()).collect();
+        prop_assert_eq!(ids.len(), lines(&made).len());
+        let again = plan(&config, &SYSTEM, "");
+        prop_assert_eq!(lines(&made), lines(&again));
+        prop_assert_eq!(made.not_tested, again.not_tested);
+    }
+
+    #[test]
+    fn costs_are_sane_at_the_extremes(
+        targets in any_targets(), attempts in 1u32..=10, in_flight in 1u32..=65_536, per_second in 1u32..=1_000_000,
+        seconds in 2u64..=7 * 24 * 3600, queries in 1u32..=10_000, many in 0usize..100,
+    ) {
+        let mut config = config(MANY);
+        config.targets = targets;
+        if let Some(target) = config.targets.first_mut() {
+            target.endpoints = vec![IpAddr::from([127, 0, 9, 1]); many].into();
+        }
+        config.pace = crate::config::PaceConfig { in_flight, per_second, spacing: Duration::MAX };
+        config.dns.queries_per_second = queries;
+        for boundary in &mut config.boundaries {
+            (boundary.attempts, boundary.timeout) = (attempts, Duration::from_secs(seconds));
+        }
+        for boundary in plan(&config, &SYSTEM, "").boundaries {
+            let cost = boundary.cost(&config, 3);
+            prop_assert_eq!(cost.checks, boundary.checks.len());
+            prop_assert!(cost.connects >= cost.addresses * attempts as usize);
+            prop_assert!(cost.least_seconds <= cost.most_seconds);
+            prop_assert!(cost.packets_per_second <= 2 * per_second as usize + queries as usize);
+            // Nobody can wait less than for one address that is silent at every attempt.
+            prop_assert!(cost.addresses == 0 || cost.most_seconds >= seconds * u64::from(attempts));
+        }
+    }
+}
+
+#[test]
+fn the_largest_configuration_costs_a_finite_time() {
+    let mut config = config(&format!("{NO_DNS}{SERVICE}"));
+    config.targets[0].endpoints = vec![IpAddr::from([127, 0, 9, 1]); 500_000].into();
+    config.pace = crate::config::PaceConfig { in_flight: 1, per_second: 1, spacing: Duration::MAX };
+    (config.boundaries[0].attempts, config.boundaries[0].timeout) = (10, Duration::from_secs(7 * 24 * 3600));
+    let cost = plan(&config, &SYSTEM, "").boundaries[0].cost(&config, 1);
+    assert_eq!((cost.addresses, cost.least_seconds), (500_000, 12 * 500_000));
+    assert_eq!(cost.most_seconds, (12 * 500_000 + 2) * 7 * 24 * 3600);
+}
