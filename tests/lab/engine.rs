@@ -7,6 +7,7 @@ use segprobe::{config, plan::plan, sweep::Sweeper};
 use crate::network::Namespace;
 
 /// What varies in the configuration of the lab. All texts are YAML.
+#[derive(Clone)]
 pub struct Knobs {
     pub expect: String,
     pub interval: String,
