@@ -187,7 +187,8 @@ fn words(transition: &Transition) -> String {
 /// The shortest interval that the configuration allows for one attempt.
 const INTERVAL: Duration = Duration::from_secs(7);
 
-/// The policy is removed and restored while the agent runs.
+/// The policy is removed and restored while the agent runs: the finding opens with the next sweep and closes with the third
+/// blocked one.
 fn finding_opens_and_closes() -> Result<(), Failed> {
     let family = Family::V4;
     let (network, _servers, knobs) = lab(family)?;
@@ -206,6 +207,13 @@ fn finding_opens_and_closes() -> Result<(), Failed> {
 
         rules(&network, family, &[POLICY])?;
         assert_eq!(agent.next().await, (vec!["reached to finding-open".into()], Reason::FindingOpen));
+        rules(&network, family, &["$ip saddr $client drop"])?;
+        assert_eq!(
+            agent.next().await,
+            (vec![], Reason::FindingOpen),
+            "an offline vantage neither counts nor starts anew"
+        );
+        rules(&network, family, &[POLICY])?;
         assert_eq!(agent.next().await, (vec![], Reason::FindingOpen));
         let closed = vec!["closed: resolved".into(), "finding-open to no-witness".into()];
         assert_eq!(agent.next().await, (closed, Reason::NoWitness));
