@@ -176,7 +176,7 @@ impl Network {
     /// Waits until everybody knows everybody's link address: a first packet that is lost looks like a lossy network.
     fn warm_up(&self) -> Result<(), String> {
         const DISCARD: u16 = 9;
-        let give_up = Instant::now() + Duration::from_secs(10);
+        let give_up = Instant::now() + Duration::from_secs(60);
         for (namespace, peers) in
             [(&self.client, ["$server", "$target", "$second"]), (&self.server, ["$client", "$witness", "$gateway"])]
         {
