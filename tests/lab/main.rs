@@ -1,3 +1,60 @@
-//! The lab.
+//! The lab: the whole way from configuration to verdict, against a real kernel. See README.md beside this file.
 
-fn main() {}
+// Everything here is a test, although no `#[test]` says so: a test may fail by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod dynamic;
+mod engine;
+mod network;
+mod scenario;
+mod servers;
+
+use std::{process::ExitCode, sync::Arc};
+
+use libtest_mimic::{Arguments, Trial};
+
+use network::Network;
+
+/// Trials wait for silent connects most of their time, so many of them fit on a core.
+const TRIALS_AT_ONCE: usize = 48;
+
+fn main() -> ExitCode {
+    // First of all: the kernel gives a user namespace only to a process with one thread.
+    let ready = segprobe::lab::enter().map_err(|e| format!("no user and network namespace of its own: {e}"));
+    let ready = ready.and_then(|()| try_everything());
+    if let Err(why) = &ready {
+        eprintln!(
+            "\n*** THE LAB DID NOT RUN: {why}\n*** Nothing below was tested. It needs ip, nft and user namespaces.\n"
+        );
+        if std::env::var_os("CI").is_some_and(|ci| !ci.is_empty()) {
+            return ExitCode::FAILURE;
+        }
+    }
+    let trials = dynamic::trials().into_iter().chain(scenario_trials());
+    let trials = trials.map(|trial| trial.with_ignored_flag(ready.is_err())).collect();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(TRIALS_AT_ONCE);
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Whether a network and a rule can be made here at all.
+fn try_everything() -> Result<(), String> {
+    segprobe::vantage::raise_descriptor_limit().map_err(|e| format!("the limit of open descriptors: {e}"))?;
+    Network::new()?.router.nft("add table inet lab")
+}
+
+fn scenario_trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for (name, scenario) in scenario::load_all() {
+        let scenario = Arc::new(scenario);
+        for family in &scenario.families {
+            for index in 0..scenario.cases.len() {
+                let (scenario, family) = (scenario.clone(), *family);
+                let trial = format!("{name}::{family}::{}", scenario.cases[index].name.replace(' ', "-"));
+                trials
+                    .push(Trial::test(trial, move || scenario.run(&scenario.cases[index], family).map_err(Into::into)));
+            }
+        }
+    }
+    trials
+}
