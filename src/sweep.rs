@@ -151,6 +151,8 @@ impl Sweeper {
             rounds.run().await;
             let stop = CancellationToken::new();
             let between = tokio::spawn(rounds.keep_running(stop.clone()));
+            // A sweep that is dropped on its way, as at a reload, must not leave its controls running.
+            let running = stop.drop_guard();
             let attempts = attempts::Attempts {
                 own: self.own.clone(),
                 witness: witness.clone(),
@@ -160,7 +162,7 @@ impl Sweeper {
                 icmp_evidence: self.icmp_evidence,
             };
             self.run(jobs, attempts, &mut per_check).await;
-            stop.cancel();
+            drop(running);
             rounds = match between.await {
                 Ok(rounds) => rounds,
                 // Without controls nothing is proven: the verdicts become `vantage-offline`.
