@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_saphyr::{budget, options};
+use serde_saphyr::{MessageFormatter, UserMessageFormatter, budget, options};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     document::{Document, JsonTargetFile, Target, TargetFile},
     scalars::{Located, Position},
 };
+use crate::model::plain;
 
 /// Largest configuration file, in bytes.
 const MOST_CONFIG_BYTES: u32 = 4 << 20;
@@ -22,6 +23,8 @@ const MOST_CONFIG_BYTES: u32 = 4 << 20;
 const MOST_TARGET_BYTES: u32 = 32 << 20;
 /// Most target files.
 const MOST_FILES: usize = 1_000;
+/// Longest message, in characters.
+const MOST_MESSAGE: usize = 400;
 /// Deepest nesting of a document.
 const MOST_DEPTH: usize = 24;
 
@@ -50,12 +53,12 @@ impl fmt::Display for Problem {
         if self.line > 0 {
             write!(f, "{}:{}:", self.line, self.column)?;
         }
-        // One line, whatever the file held.
-        write!(f, " ")?;
-        for c in self.message.chars() {
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+        // One line that fits on a screen, whatever the file held.
+        let message = plain(&self.message);
+        match message.char_indices().nth(MOST_MESSAGE) {
+            Some((end, _)) => write!(f, " {} …", &message[..end]),
+            None => write!(f, " {message}"),
         }
-        Ok(())
     }
 }
 
@@ -205,11 +208,9 @@ fn yaml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, Pr
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let at = error.location().map_or(Position::default(), |l| Position { line: l.line(), column: l.column() });
-        let message = error.without_snippet().to_string();
-        let message = message.lines().next().unwrap_or_default();
-        // The position has a place of its own in our line.
-        let message = message.split(" at line ").next().unwrap_or(message);
-        Problem::new(path, at, with_found(message, text, at))
+        // Without the position, which has a place of its own in our line.
+        let message = UserMessageFormatter.format_message(error.without_snippet());
+        Problem::new(path, at, with_found(&message, text, at))
     })
 }
 
