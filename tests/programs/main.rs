@@ -1,1 +1,14 @@
-//! Real programs and hostile peers, on loopback.
+//! Real programs and hostile peers, on loopback: the built binary against Prometheus, bind9, and servers and files that
+//! mean it ill. One module a subject.
+
+//X mod agent;
+mod bind9;
+//X mod check;
+//X mod configuration;
+//X mod demo;
+mod hostile_dns;
+mod hostile_tcp;
+//X mod http;
+//X mod prometheus;
+//X mod series;
+mod support;
