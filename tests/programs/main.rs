@@ -4,7 +4,7 @@
 //X mod agent;
 mod bind9;
 //X mod check;
-//X mod configuration;
+mod configuration;
 //X mod demo;
 mod hostile_dns;
 mod hostile_tcp;
