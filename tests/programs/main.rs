@@ -3,9 +3,9 @@
 
 //X mod agent;
 mod bind9;
-//X mod check;
+mod check;
 mod configuration;
-//X mod demo;
+mod demo;
 mod hostile_dns;
 mod hostile_tcp;
 //X mod http;
