@@ -103,7 +103,8 @@ fn a_plan_sends_nothing() {
     let ((control_listener, control), (target_listener, target)) = (listen(), listen());
     let dns = UdpSocket::bind((crate::support::loopback(), 0)).unwrap();
     let directory = directory();
-    let server = format!("timeout: 100ms, attempts: 1, servers: [{{name: s, address: '{}'}}]", dns.local_addr().unwrap());
+    let server =
+        format!("timeout: 100ms, attempts: 1, servers: [{{name: s, address: '{}'}}]", dns.local_addr().unwrap());
     let text = config("blocked", "fail", control, target).replace("servers: []", &server);
     let path = write_config(directory.path(), &text);
 
