@@ -31,6 +31,7 @@ fn never_speaks(stream: TcpStream) {
 
 fn resets(stream: TcpStream) {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(stream);
 }
 
 fn floods(mut stream: TcpStream) {
