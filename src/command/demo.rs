@@ -53,10 +53,10 @@ fn bind(address: &str) -> Result<TcpListener, Failure> {
 fn introduce(lab: &Lab, isolated: io::Result<()>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let place = match isolated {
-        Ok(()) => "a network namespace of its own".to_owned(),
-        Err(e) => format!("this machine's loopback interface, because no namespace of its own is allowed ({e})"),
+        Ok(()) => "in a network namespace of its own".to_owned(),
+        Err(e) => format!("on this machine's loopback interface, because no namespace of its own is allowed ({e})"),
     };
-    writeln!(out, "A cluster in miniature, in {place}: pods of `storefront` must neither reach nor")?;
+    writeln!(out, "A cluster in miniature, {place}: pods of `storefront` must neither reach nor")?;
     writeln!(out, "enumerate the services of `payments`. segprobe stands in `storefront` and tries …")?;
     if lab.only_open {
         writeln!(
