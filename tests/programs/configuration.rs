@@ -7,7 +7,7 @@ use crate::support::{SEGPROBE, directory, hostile, process, segprobe};
 
 /// Address space that `validate` may take, in KiB: it has no threads, so that little more than its memory counts.
 const MOST_MEMORY: u32 = 400_000;
-/// A debug build reads four megabytes of nodes in a quarter of it.
+/// A debug build reads the largest of these files in a tenth of it.
 const WITHIN: Duration = Duration::from_secs(60);
 
 const GOOD: &str = "zones: {low: {namespaces: [web]}, high: {namespaces: [payments]}}
@@ -66,16 +66,16 @@ fn ten_megabytes() {
 }
 
 #[test]
-fn as_large_as_is_read() {
+fn large_and_yet_read() {
     // Nodes, keys, one value: what must be held before anything is known to be wrong.
-    let nodes = format!("zones: {{low: {{namespaces: [{}]}}}}\n", "a,".repeat(1_000_000));
+    let nodes = format!("zones: {{low: {{namespaces: [{}]}}}}\n", "a,".repeat(300_000));
     assert_eq!(complaint(nodes), "1:1: missing field `boundaries`");
-    let keys: String = (0..250_000).map(|i| format!("  z{i}: {{}}\n")).collect();
+    let keys: String = (0..50_000).map(|i| format!("  z{i}: {{}}\n")).collect();
     assert_eq!(complaint(format!("zones:\n{keys}")), "1:1: missing field `boundaries`");
     let value = GOOD.replace("5432", &"9".repeat(4_000_000));
     let line = complaint(value);
     assert!(line.starts_with("5:88: "), "{line}");
-    let all_wrong = GOOD.replace("from: low", "from: x").replace("low: {", &format!("{}low: {{", many_zones(100_000)));
+    let all_wrong = GOOD.replace("from: low", "from: x").replace("low: {", &format!("{}low: {{", many_zones(30_000)));
     let line = complaint(all_wrong);
     assert!(
         line.starts_with("3:21: from: no zone `x`, expected one of `high`, `low`, `z0`, ") && line.ends_with(", …")

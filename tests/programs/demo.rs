@@ -7,19 +7,24 @@ use nix::sys::signal::Signal;
 use crate::support::{
     SEGPROBE, SOON, as_plain_user, directory, have, http,
     metrics::Page,
+    namespaces_are_allowed,
     process::{self, Process},
     wait_for,
 };
 
 fn assert_as_built(ended: &process::Ended) {
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
-    assert!(!ended.stdout.contains("not as built"), "{ended:?}");
+    assert_table(&ended.stdout);
+}
+
+fn assert_table(shown: &str) {
+    assert!(!shown.contains("not as built"), "{shown}");
     for row in [
         "FAIL          payments/admin:8080",
         "FAIL          srv-wildcard at cluster-dns",
         "PASS          srv-wildcard at split-dns",
     ] {
-        assert!(ended.stdout.contains(row), "{row} is not in {}", ended.stdout);
+        assert!(shown.contains(row), "{row} is not in {shown}");
     }
     // Without a namespace of its own the demo leaves out what is silent, and says so.
     let silence = [
@@ -27,16 +32,9 @@ fn assert_as_built(ended: &process::Ended) {
         "INCONCLUSIVE  payments/batch:7000",
         "UNVERIFIED    payments/vault:8200",
     ];
-    let all = silence.iter().all(|row| ended.stdout.contains(row));
-    let none = !silence.iter().any(|row| ended.stdout.contains(row));
-    assert!(all || (none && ended.stdout.contains("Silence cannot be made here")), "{}", ended.stdout);
-}
-
-#[test]
-fn once() {
-    let mut command = Command::new(SEGPROBE);
-    command.args(["demo", "--once"]);
-    assert_as_built(&process::run(command, SOON));
+    let all = silence.iter().all(|row| shown.contains(row));
+    let none = !silence.iter().any(|row| shown.contains(row));
+    assert!(all || (none && shown.contains("Silence cannot be made here")), "{shown}");
 }
 
 #[test]
@@ -52,6 +50,21 @@ fn once_as_a_plain_user() {
     let mut command = as_plain_user(&copy);
     command.args(["demo", "--once"]).current_dir("/");
     assert_as_built(&process::run(command, SOON));
+}
+
+#[test]
+fn once_where_nothing_is_allowed() {
+    if !(have("unshare") && have("setpriv") && have("ip")) || !namespaces_are_allowed() {
+        return;
+    }
+    // No namespace may be made, and there is no capability to make silence with.
+    let script = "ip link set lo up; echo 0 > /proc/sys/user/max_user_namespaces
+        exec setpriv --bounding-set -all --inh-caps -all \"$0\" demo --once";
+    let mut command = Command::new("unshare");
+    command.args(["-Urn", "sh", "-c", script, SEGPROBE]);
+    let ended = process::run(command, SOON);
+    assert_as_built(&ended);
+    assert!(ended.stdout.contains("Silence cannot be made here"), "{ended:?}");
 }
 
 #[test]
@@ -71,6 +84,8 @@ fn it_serves_until_it_is_interrupted() {
     assert!(page.verdicts().values().any(|verdict| verdict == "fail"));
     assert!(page.value("segprobe_sweep_duration_seconds_count", &[]).is_some_and(|sweeps| sweeps >= 1.0));
     assert_eq!(http::post(address, "/-/reload").status, 503, "there is nothing to reload");
+
+    assert_table(&process.stdout());
 
     process.signal(Signal::SIGINT);
     assert_eq!(process.exit_code(SOON), Some(0));

@@ -100,6 +100,13 @@ pub fn skip(why: &str) -> bool {
     false
 }
 
+/// True when a test may make a network of its own; where it may not, the same holds as for a missing program.
+pub fn namespaces_are_allowed() -> bool {
+    let mut command = Command::new("unshare");
+    command.args(["-Urn", "true"]);
+    process::run(command, SOON).code == Some(0) || skip("user namespaces are not allowed here")
+}
+
 /// A command that is run as a plain user where the tests are run by root.
 pub fn as_plain_user(program: &Path) -> Command {
     if !nix::unistd::geteuid().is_root() {
