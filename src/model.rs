@@ -323,9 +323,26 @@ impl fmt::Display for CheckId {
     }
 }
 
+/// Text in which nothing moves a terminal's cursor, hides or turns round: names and files may be hostile.
+pub fn plain(text: &str) -> String {
+    let harmless = |c: char| matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1;
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if harmless(c) { plain.push(c) } else { plain.extend(c.escape_debug()) }
+    }
+    plain
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn plain_text_shows_what_would_hide() {
+        assert_eq!(plain("ledger \"é\" 'x' \\ ×→ 東"), "ledger \"é\" 'x' \\ ×→ 東");
+        assert_eq!(plain("a\u{1b}[31m\n\u{85}"), "a\\u{1b}[31m\\n\\u{85}");
+        assert_eq!(plain("\u{202e}\u{200b}\u{61c}\u{2028}\u{feff}"), "\\u{202e}\\u{200b}\\u{61c}\\u{2028}\\u{feff}");
+    }
 
     #[test]
     fn reasons_are_ordered_as_their_verdicts() {

@@ -152,6 +152,8 @@ impl Sweeper {
             rounds.run().await;
             let stop = CancellationToken::new();
             let between = tokio::spawn(rounds.keep_running(stop.clone()));
+            // A sweep that is dropped on its way, as at a reload, must not leave its controls running.
+            let running = stop.drop_guard();
             let (done, results) = mpsc::unbounded_channel();
             let attempts = Attempts {
                 own: self.own.clone(),
@@ -165,7 +167,7 @@ impl Sweeper {
                 done,
             };
             self.run(attempts, results, &mut per_check).await;
-            stop.cancel();
+            drop(running);
             rounds = match between.await {
                 Ok(rounds) => rounds,
                 // Without controls nothing is proven: the verdicts become `vantage-offline`.

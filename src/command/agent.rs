@@ -95,7 +95,9 @@ impl Agent<'_> {
         let (mut term, mut int) = (handle(SignalKind::terminate())?, handle(SignalKind::interrupt())?);
         let mut hangup = handle(SignalKind::hangup())?;
 
-        info!(version = crate::export::VERSION, address = %self.args.listen_address, node = &*self.run.node,
+        // The address as it is bound: the port may have been left to the system.
+        let address = listener.local_addr().map_err(Failure::system("read the listener's address"))?;
+        info!(version = crate::export::VERSION, %address, node = &*self.run.node,
             kernel = &*self.run.kernel, icmp_evidence = self.run.icmp_evidence, "started");
         let mut sweeping = self.start(loaded)?;
         self.metrics.reloaded(true);

@@ -20,6 +20,8 @@ use crate::model::{AddressKind, Expect, Family, Mode, NegativeControl};
 
 /// More problems than this are not worth reading.
 const MOST_PROBLEMS: usize = 20;
+/// More names than this in one message are not worth reading.
+const MOST_LISTED: usize = 10;
 /// Bounds what one configuration can make the agent hold.
 const MOST_ADDRESSES: usize = 500_000;
 const LEAST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -133,8 +135,12 @@ fn zones(c: &mut Checker<'_>, zones: &BTreeMap<String, Located<doc::Zone>>) -> B
     checked
 }
 
+/// The first few: a message is built for each of perhaps a million wrong targets.
 fn list(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
-    names.into_iter().map(|n| format!("`{}`", n.as_ref())).collect::<Vec<_>>().join(", ")
+    let mut names = names.into_iter().map(|n| format!("`{}`", n.as_ref()));
+    let some: Vec<String> = names.by_ref().take(MOST_LISTED).collect();
+    let more = if names.next().is_some() { ", …" } else { "" };
+    some.join(", ") + more
 }
 
 fn boundaries(

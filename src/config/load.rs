@@ -15,6 +15,7 @@ use super::{
     document::{Document, JsonTargetFile, Target, TargetFile},
     scalars::{Located, Position},
 };
+use crate::model::plain;
 
 /// Largest configuration file, in bytes.
 const MOST_CONFIG_BYTES: u32 = 4 << 20;
@@ -22,6 +23,8 @@ const MOST_CONFIG_BYTES: u32 = 4 << 20;
 const MOST_TARGET_BYTES: u32 = 32 << 20;
 /// Most target files.
 const MOST_FILES: usize = 1_000;
+/// Longest message, in characters.
+const MOST_MESSAGE: usize = 400;
 /// Deepest nesting of a document.
 const MOST_DEPTH: usize = 24;
 
@@ -50,12 +53,12 @@ impl fmt::Display for Problem {
         if self.line > 0 {
             write!(f, "{}:{}:", self.line, self.column)?;
         }
-        // One line, whatever the file held.
-        write!(f, " ")?;
-        for c in self.message.chars() {
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+        // One line that fits on a screen, whatever the file held.
+        let message = plain(&self.message);
+        match message.char_indices().nth(MOST_MESSAGE) {
+            Some((end, _)) => write!(f, " {} …", &message[..end]),
+            None => write!(f, " {message}"),
         }
-        Ok(())
     }
 }
 
@@ -264,7 +267,8 @@ fn json_targets(path: &Path, text: &str) -> Result<Vec<Located<Target>>, Problem
     };
     let start = Position { line: 1, column: 1 };
     let file: JsonTargetFile<'_> = serde_json::from_str(text).map_err(|e| problem(&e, start))?;
-    let mut targets = Vec::with_capacity(file.targets.len());
+    // Not with capacity: a file of four million zeros would take a gigabyte before the first is found wrong.
+    let mut targets = Vec::new();
     let (mut at, mut seen) = (start, 0);
     for raw in file.targets {
         // The raw value borrows from the text, so the difference of their addresses is its offset.

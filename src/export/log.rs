@@ -23,14 +23,11 @@ pub fn init(level: LogLevel, format: LogFormat) {
     // Only our own events: a library's chatter is no operator's business.
     let ours = tracing_subscriber::filter::filter_fn(|metadata| metadata.target().starts_with("segprobe"));
     let layer: Box<dyn Layer<_> + Send + Sync> = match format {
-        LogFormat::Logfmt => Box::new(
-            tracing_subscriber::fmt::layer()
-                .event_format(tracing_logfmt::EventsFormatter::default())
-                .fmt_fields(tracing_logfmt::FieldsFormatter::default())
-                .with_writer(io::stderr),
-        ),
+        // Without the module's path, whose key would be `target` as well: that is the check's.
+        LogFormat::Logfmt => Box::new(tracing_logfmt::builder().with_target(false).layer().with_writer(io::stderr)),
         LogFormat::Json => {
-            Box::new(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(io::stderr))
+            let layer = tracing_subscriber::fmt::layer().json().flatten_event(true);
+            Box::new(layer.with_target(false).with_writer(io::stderr))
         }
     };
     let _ = registry().with(layer.with_filter(ours).with_filter(level)).try_init();

@@ -10,7 +10,7 @@ use anstyle::{AnsiColor, Style};
 use super::words;
 use crate::{
     ledger::{BoundaryView, CheckView, Snapshot},
-    model::{Mode, Reason, Verdict},
+    model::{Mode, Reason, Verdict, plain},
 };
 
 /// Writes the table. `width` is the terminal's, or none where lines may be as long as they are.
@@ -32,7 +32,7 @@ pub fn write(out: &mut impl Write, snapshot: &Snapshot, now: Instant, width: Opt
     if !snapshot.not_tested.is_empty() {
         writeln!(out, "Not tested, or not provable:")?;
         for gap in &snapshot.not_tested {
-            let text = format!("{}: {}: {}", gap.boundary, words::plain(&gap.what), gap.why);
+            let text = format!("{}: {}: {}", gap.boundary, plain(&gap.what), gap.why);
             wrapped(out, &text, 2, 4, width)?;
         }
         writeln!(out)?;
@@ -81,7 +81,7 @@ impl Row<'_> {
             Some(via) => format!("{}/{} ({via})", id.target_namespace, id.target),
             None => format!("{} at {}", id.kind, id.target),
         };
-        words::plain(&target)
+        plain(&target)
     }
 
     fn name_width(&self) -> usize {

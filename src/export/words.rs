@@ -4,7 +4,7 @@ use std::{fmt::Write, net::SocketAddr, sync::Arc};
 
 use crate::{
     ledger::{CheckResult, CheckView, DnsEvidence, Evidence},
-    model::Reason,
+    model::{Reason, plain},
     observation::{AddressSeen, ControlReply, Disclosed, Icmp, ReplyClass, TcpOutcome, TcpSeen},
 };
 
@@ -22,18 +22,6 @@ pub fn evidence(view: &CheckView) -> String {
         findings(&mut text, view, result);
     }
     plain(&text)
-}
-
-/// Text without control and formatting characters: names come from hostile servers.
-pub fn plain(text: &str) -> String {
-    let hides = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    if !text.contains(hides) {
-        return text.to_owned();
-    }
-    text.chars().flat_map(|c| if hides(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
 fn tcp(text: &mut String, addresses: &[(AddressSeen, Reason)]) {

@@ -243,8 +243,8 @@ fn a_boundary_knows_its_zone() {
     let boundary = &plan.boundaries[0];
     assert_eq!(boundary.namespaces, ["payments".into(), "vault".into()]);
     assert_eq!(boundary.services, BTreeSet::from([("vault".into(), "vault".into())]));
-    let known = ["127.1.0.1", "127.2.0.1", "127.2.0.2"].map(|ip| (ip.parse().unwrap(), "vault".to_owned()));
-    assert_eq!(boundary.known_addresses, HashMap::from(known));
+    let known = ["127.1.0.1", "127.2.0.1", "127.2.0.2"].map(|ip| (ip.parse().unwrap(), "vault".into()));
+    assert_eq!(*boundary.known_addresses, HashMap::from(known));
     assert!(boundary.witnessed);
     assert!(!planned("boundaries: [{name: b, from: high, to: low}]\n").boundaries[0].witnessed);
 }

@@ -115,8 +115,8 @@ fn namespace_of(name: &Name, zone: &Name) -> Option<String> {
     if inside < 2 || !zone.zone_of(name) || !labels[inside - 1].eq_ignore_ascii_case(b"svc") {
         return None;
     }
-    // Kubernetes namespaces are lower-case ASCII; anything else is shown, not trusted.
-    Some(String::from_utf8_lossy(labels[inside - 2]).to_ascii_lowercase())
+    // Kubernetes namespaces are lower-case ASCII; anything else is shown in escapes.
+    Some(labels[inside - 2].to_ascii_lowercase().escape_ascii().to_string())
 }
 
 /// Adds every name of the zone that the message tells: owners and SRV targets, except the question's own name.
@@ -157,5 +157,8 @@ mod tests {
         ] {
             assert_eq!(namespace_of(&Name::from_ascii(name).unwrap(), &zone).as_deref(), expected, "{name}");
         }
+        let labels: [&[u8]; 5] = [b"a", "\x1b[31m\u{202e}".as_bytes(), b"svc", b"cluster", b"local"];
+        let hostile = Name::from_labels(labels).unwrap();
+        assert_eq!(namespace_of(&hostile, &zone).as_deref(), Some(r"\x1b[31m\xe2\x80\xae"));
     }
 }

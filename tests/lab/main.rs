@@ -18,10 +18,14 @@ use network::Network;
 /// Trials wait for silent connects most of their time, so many of them fit on a core.
 const TRIALS_AT_ONCE: usize = 48;
 
+use segprobe::lab::Entered;
+
 fn main() -> ExitCode {
     // First of all: the kernel gives a user namespace only to a process with one thread.
-    let ready = segprobe::lab::enter().map_err(|e| format!("no user and network namespace of its own: {e}"));
-    let ready = ready.and_then(|()| try_everything());
+    let ready = match segprobe::lab::enter() {
+        Ok(Entered::Own) => try_everything(),
+        Ok(Entered::Refused(why)) | Err(why) => Err(format!("no user and network namespace of its own: {why}")),
+    };
     if let Err(why) = &ready {
         eprintln!(
             "\n*** THE LAB DID NOT RUN: {why}\n*** Nothing below was tested. It needs ip, nft and user namespaces.\n"

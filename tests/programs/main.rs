@@ -1,1 +1,22 @@
-//! Real programs and hostile peers, on loopback.
+//! Real programs and hostile peers, on loopback: the built binary against Prometheus, bind9, and servers and files that
+//! mean it ill. One module a subject.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts that come back as floats")]
+
+mod agent;
+mod bind9;
+mod check;
+mod configuration;
+mod demo;
+mod hostile_dns;
+mod hostile_tcp;
+mod http;
+mod prometheus;
+mod series;
+mod support;

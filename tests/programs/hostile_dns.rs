@@ -1,0 +1,411 @@
+//! DNS servers that break, lie, flood, stall and hide. The agent must call each by its name, and none of them a pass.
+
+use std::{
+    io::Write,
+    net::{Ipv4Addr, TcpStream},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use hickory_resolver::proto::{
+    op::{Message, ResponseCode},
+    rr::{
+        Name, RData, Record, RecordType,
+        rdata::{A, CNAME, TXT},
+    },
+};
+use serde_json::Value;
+
+use crate::support::{
+    Agent, closed, directory,
+    dns::{Replier, Tcp, Udp, empty, honest, is_technique, name, serve, srv, with_code, write},
+    find, hostile, loopback, segprobe, wait_for, write_config,
+};
+
+/// Time for one attempt in these tests.
+const TIMEOUT: Duration = Duration::from_millis(400);
+
+/// A server and what must be said of it.
+struct Case {
+    name: &'static str,
+    udp: Udp,
+    tcp: Option<Tcp>,
+    /// Reason of its `srv-wildcard` check.
+    reason: &'static str,
+    /// Class of all twelve questions of the technique, where it is one.
+    class: Option<&'static str>,
+}
+
+const fn case(name: &'static str, udp: Udp, reason: &'static str, class: &'static str) -> Case {
+    Case { name, udp, tcp: None, reason, class: Some(class) }
+}
+
+const fn over_tcp(name: &'static str, tcp: Option<Tcp>, reason: &'static str, class: &'static str) -> Case {
+    Case { name, udp: cut, tcp, reason, class: Some(class) }
+}
+
+/// Without the first two every other line would prove nothing: these pass, so it is the hostility that does not.
+const CASES: &[Case] = &[
+    case("honest", |q, to| to.send(&honest(q)), "nothing-disclosed", "nxdomain"),
+    case("forged-then-honest", forged_then_honest, "nothing-disclosed", "nxdomain"),
+    case("one-packet-lost", one_packet_lost, "nothing-disclosed", "nxdomain"),
+    case("wrong-id", |q, to| hostile_to(q, to, wrong_id), "lost-queries", "silent"),
+    case("wrong-question", |q, to| hostile_to(q, to, wrong_question), "lost-queries", "silent"),
+    case("a-query-back", |q, to| hostile_to(q, to, |q| q.to_vec().unwrap()), "lost-queries", "silent"),
+    case("one-byte", |q, to| hostile_to(q, to, |q| honest(q)[..1].into()), "lost-queries", "silent"),
+    case("header-only", |q, to| hostile_to(q, to, |q| honest(q)[..12].into()), "server-error", "malformed"),
+    case("empty", |q, to| hostile_to(q, to, |_| Vec::new()), "lost-queries", "silent"),
+    case("garbage", |q, to| hostile_to(q, to, garbage), "server-error", "malformed"),
+    case("compression-loop", |q, to| hostile_to(q, to, compression_loop), "server-error", "malformed"),
+    case("late", late, "lost-queries", "silent"),
+    case("flood", flood, "lost-queries", "silent"),
+    case("servfail", |q, to| hostile_to(q, to, |q| with_code(q, ResponseCode::ServFail)), "server-error", "servfail"),
+    case("formerr", |q, to| hostile_to(q, to, |q| with_code(q, ResponseCode::FormErr)), "server-error", "servfail"),
+    case("servfail-always", |q, to| to.send(&with_code(q, ResponseCode::ServFail)), "control-failed", "servfail"),
+    case("garbage-always", |q, to| to.send(&garbage(q)), "control-failed", "malformed"),
+    case("silent-always", |_, _| {}, "control-failed", "silent"),
+    case("refused-always", |q, to| to.send(&with_code(q, ResponseCode::Refused)), "no-self-check", "refused"),
+    Case { name: "dies", udp: dies, tcp: None, reason: "control-failed", class: None },
+    case("no-known-name", no_known_name, "no-self-check", "nxdomain"),
+    case("captured", captured, "captured", "answered"),
+    over_tcp("cut-dead", None, "cut", "blocked"),
+    over_tcp("cut-closes", Some(|_, _| {}), "cut", "blocked"),
+    over_tcp("cut-stalls", Some(stalls), "cut", "blocked"),
+    over_tcp("cut-again", Some(|q, stream| write(stream, &truncated(q))), "cut", "blocked"),
+    over_tcp("cut-garbage", Some(|q, stream| write(stream, &garbage(q))), "cut", "blocked"),
+    over_tcp("cut-wrong-id", Some(|q, stream| write(stream, &wrong_id(q))), "cut", "blocked"),
+    over_tcp("cut-empty", Some(|_, stream| write(stream, &[])), "cut", "blocked"),
+    over_tcp("cut-whole", Some(|q, stream| write(stream, &honest(q))), "nothing-disclosed", "nxdomain"),
+    over_tcp("64-kib", Some(|q, stream| write(stream, &as_large_as_can_be(q))), "disclosed", "answered"),
+    over_tcp("many-namespaces", Some(|q, stream| write(stream, &many_namespaces(q))), "cut", "answered"),
+    case("cut-but-telling", cut_but_telling, "disclosed", "answered"),
+    case("hostile-names", |q, to| hostile_to(q, to, hostile_names), "disclosed", "answered"),
+];
+
+/// Honest in everything but the technique's questions.
+fn hostile_to(query: &Message, to: &Replier, answer: fn(&Message) -> Vec<u8>) {
+    to.send(&if is_technique(query) { answer(query) } else { honest(query) });
+}
+
+fn wrong_id(query: &Message) -> Vec<u8> {
+    let mut bytes = honest(query);
+    bytes[0] ^= 0xff;
+    bytes
+}
+
+fn wrong_question(query: &Message) -> Vec<u8> {
+    let mut answer = Message::from_vec(&honest(query)).unwrap();
+    answer.queries[0].name = name("other.cluster.local.");
+    answer.to_vec().unwrap()
+}
+
+/// An A record of the name that was asked for.
+fn loopback_address(query: &Message) -> Record {
+    Record::from_rdata(query.queries[0].name.clone(), 30, RData::A(A(Ipv4Addr::LOCALHOST)))
+}
+
+/// Right id, an answer by its flags, and noise.
+fn garbage(query: &Message) -> Vec<u8> {
+    let mut bytes = query.metadata.id.to_be_bytes().to_vec();
+    bytes.push(0x84);
+    bytes.extend((0u8..200).map(|i| i.wrapping_mul(151) ^ 0xa5));
+    bytes
+}
+
+/// A question whose name points to itself.
+fn compression_loop(query: &Message) -> Vec<u8> {
+    let mut bytes = query.metadata.id.to_be_bytes().to_vec();
+    bytes.extend([0x84, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xc0, 12, 0, 33, 0, 1]);
+    bytes
+}
+
+/// The right answer behind one with a wrong id and one with a wrong question.
+fn forged_then_honest(query: &Message, to: &Replier) {
+    to.send(&wrong_id(query));
+    to.send(&wrong_question(query));
+    to.send(&honest(query));
+}
+
+/// Every second query of the technique is lost: one retry is enough.
+fn one_packet_lost(query: &Message, to: &Replier) {
+    static TURN: AtomicUsize = AtomicUsize::new(0);
+    if !is_technique(query) || TURN.fetch_add(1, Ordering::Relaxed) % 2 == 1 {
+        to.send(&honest(query));
+    }
+}
+
+/// The right answer, when nobody waits for it any more.
+fn late(query: &Message, to: &Replier) {
+    if !is_technique(query) {
+        return to.send(&honest(query));
+    }
+    let (query, to) = (query.clone(), to.clone());
+    thread::spawn(move || {
+        thread::sleep(TIMEOUT + TIMEOUT / 2);
+        to.send(&honest(&query));
+    });
+}
+
+/// As many wrong answers as fit, and no right one.
+fn flood(query: &Message, to: &Replier) {
+    if !is_technique(query) {
+        return to.send(&honest(query));
+    }
+    let mut wrong = wrong_id(query);
+    for i in 0..2_000u16 {
+        let id = query.metadata.id.wrapping_add(i + 1);
+        wrong[..2].copy_from_slice(&id.to_be_bytes());
+        to.send(&wrong);
+    }
+}
+
+/// Answers six queries, which is the control and some of the questions, and is never heard of again.
+fn dies(query: &Message, to: &Replier) {
+    static ANSWERED: AtomicUsize = AtomicUsize::new(0);
+    if ANSWERED.fetch_add(1, Ordering::Relaxed) < 6 {
+        to.send(&honest(query));
+    }
+}
+
+/// Hides from everybody what the vantage may know: then hiding the rest proves nothing.
+fn no_known_name(query: &Message, to: &Replier) {
+    let asked = query.queries[0].name.to_ascii();
+    to.send(&if asked.starts_with("kubernetes.") { with_code(query, ResponseCode::ServFail) } else { honest(query) });
+}
+
+/// Has everything that anybody asks for, the zone's protected names among it.
+fn captured(query: &Message, to: &Replier) {
+    let mut answer = empty(query);
+    let record = match query.queries[0].query_type {
+        RecordType::SRV => srv(query, name("ledger.payments.svc.cluster.local.")),
+        RecordType::A => loopback_address(query),
+        _ => return to.send(&honest(query)),
+    };
+    answer.add_answer(record);
+    to.send(&answer.to_vec().unwrap());
+}
+
+fn truncated(query: &Message) -> Vec<u8> {
+    let mut answer = empty(query);
+    answer.metadata.truncation = true;
+    answer.to_vec().unwrap()
+}
+
+fn cut(query: &Message, to: &Replier) {
+    hostile_to(query, to, truncated);
+}
+
+/// Says that much will come.
+fn stalls(_: &Message, stream: &mut TcpStream) {
+    let _ = stream.write_all(&[0xff, 0xff, 1, 2, 3]);
+    thread::sleep(Duration::from_secs(60));
+}
+
+/// 64 KiB, and what matters at the very end.
+fn as_large_as_can_be(query: &Message) -> Vec<u8> {
+    let mut answer = empty(query);
+    let owner = &query.queries[0].name;
+    for _ in 0..224 {
+        answer.add_answer(Record::from_rdata(owner.clone(), 30, RData::TXT(TXT::new(vec!["x".repeat(255)]))));
+    }
+    let is_srv = query.queries[0].query_type == RecordType::SRV;
+    let last = match is_srv {
+        true => srv(query, name("ledger.payments.svc.cluster.local.")),
+        false => loopback_address(query),
+    };
+    answer.add_answer(last);
+    whole(&answer)
+}
+
+/// hickory cuts what does not fit, which would be another test.
+fn whole(answer: &Message) -> Vec<u8> {
+    let bytes = answer.to_vec().unwrap();
+    assert!((50_000..=65_535).contains(&bytes.len()) && bytes[2] & 2 == 0, "{}", bytes.len());
+    bytes
+}
+
+/// Many namespaces in each answer, never the same: more than 10,000 in all. The CNAME makes it an answer to A as well.
+fn many_namespaces(query: &Message) -> Vec<u8> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let mut answer = empty(query);
+    let made_up = || name(&format!("s.n{}.svc.cluster.local.", NEXT.fetch_add(1, Ordering::Relaxed)));
+    let alias = RData::CNAME(CNAME(made_up()));
+    answer.add_answer(Record::from_rdata(query.queries[0].name.clone(), 30, alias));
+    for _ in 1..850 {
+        answer.add_answer(srv(query, made_up()));
+    }
+    whole(&answer)
+}
+
+/// Cut, with nobody at TCP, but the first part says enough.
+fn cut_but_telling(query: &Message, to: &Replier) {
+    let mut answer = empty(query);
+    answer.metadata.truncation = true;
+    answer.add_answer(srv(query, name("ledger.payments.svc.cluster.local.")));
+    answer.add_answer(loopback_address(query));
+    to.send(&if is_technique(query) { answer.to_vec().unwrap() } else { honest(query) });
+}
+
+/// Names that clear the screen, turn text round, end a line, a label, a tag, and one of 255 octets.
+fn hostile_names(query: &Message) -> Vec<u8> {
+    let suffix: [&[u8]; 3] = [b"svc", b"cluster", b"local"];
+    let of = |labels: &[&[u8]]| Name::from_labels(labels.iter().chain(&suffix).copied()).unwrap();
+    let long = [[b'l'; 63]; 3];
+    let mut answer = empty(query);
+    for target in [
+        of(&[b"\x1b[2J\x1b[31mred\r\n", b"payments"]),
+        of(&["\u{202e}\u{200b}\u{feff}\u{2028}".as_bytes(), b"payments"]),
+        of(&[b"\x00\x7f\x80\x85\x9b\xff", b"payments"]),
+        of(&[b"\"} 1\nsegprobe_check_verdict{verdict=\"pass", b"payments"]),
+        of(&[b"<script>alert(1)</script>", b"payments"]),
+        of(&[&long[0], &long[1], &long[2], &[b'l'; 34], b"payments"]),
+        of(&[b"a", b"\x1b[2J\"} 1\n"]),
+        of(&[b"a", "\u{202e}\u{85}".as_bytes()]),
+        of(&[b"a", b"<script>alert(1)</script>"]),
+    ] {
+        answer.add_answer(srv(query, target));
+    }
+    if query.queries[0].query_type == RecordType::A {
+        answer.add_answer(loopback_address(query));
+    }
+    answer.to_vec().unwrap()
+}
+
+/// A configuration that asks these servers for the zone `high`, which has the namespace `payments`.
+fn config<'a>(
+    interval: &str,
+    timeout: Duration,
+    attempts: u32,
+    servers: impl IntoIterator<Item = (&'a str, std::net::SocketAddr)>,
+) -> String {
+    let servers: Vec<String> =
+        servers.into_iter().map(|(name, address)| format!("  - {{name: {name}, address: '{address}'}}\n")).collect();
+    format!(
+        "zones: {{low: {{namespaces: [web]}}, high: {{namespaces: [payments]}}}}
+boundaries:
+  - {{name: b, from: low, to: high, interval: {interval}, tcp: {{attempts: 1}}, dns: {{srv-wildcard: judge, service-lookup: off}}}}
+controls: {{positive: [{{tcp: '127.0.0.1:1'}}]}}
+dns:
+  resolver: 127.0.0.1:1
+  timeout: {}ms
+  attempts: {attempts}
+  queries_per_second: 10000
+  servers:
+{}",
+        timeout.as_millis(),
+        servers.concat()
+    )
+}
+
+#[test]
+fn each_is_called_by_its_name_and_none_grows_or_leaks() {
+    let servers: Vec<_> = CASES.iter().map(|case| (case.name, serve(case.udp, case.tcp))).collect();
+    let closed = closed();
+    let all = servers.iter().copied().chain([("closed", closed)]);
+    let directory = directory();
+    let path = write_config(directory.path(), &config("10m", TIMEOUT, 2, all));
+    let agent = Agent::start(directory.path(), &path, &[]);
+    let swept = || agent.checks()["boundaries"][0]["last_completed"].is_string().then_some(());
+    wait_for("the sweep ends", Duration::from_secs(50), swept);
+
+    let report = agent.checks();
+    let mut wrong = Vec::new();
+    for case in CASES {
+        let check = find(&report, "srv-wildcard", case.name);
+        let replies = &check["dns"]["replies"];
+        let expected = case.class.map(|class| serde_json::json!({ class: 12 }));
+        if check["reason"] != case.reason || expected.is_some_and(|expected| *replies != expected) {
+            wrong.push(format!("{}: {} {replies}, expected {}", case.name, check["reason"], case.reason));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+
+    // Nobody listens: the kernel says so at once.
+    let check = find(&report, "srv-wildcard", "closed");
+    assert_eq!((&check["reason"], &check["dns"]["replies"]["no-listener"]), (&"control-failed".into(), &12.into()));
+
+    lost_packets_are_repeated_and_counted(&report);
+    bounds_hold(&agent, &report);
+    nothing_hostile_comes_through(&agent);
+}
+
+fn lost_packets_are_repeated_and_counted(report: &Value) {
+    let retried = |name| find(report, "srv-wildcard", name)["dns"]["retried"].as_u64().unwrap();
+    assert!(retried("one-packet-lost") >= 12, "{}", retried("one-packet-lost"));
+    assert_eq!(find(report, "srv-wildcard", "silent-always")["dns"]["lost"], 12);
+    assert_eq!(find(report, "srv-wildcard", "cut-stalls")["dns"]["cut"], 12);
+}
+
+fn bounds_hold(agent: &Agent, report: &Value) {
+    let many = find(report, "srv-wildcard", "many-namespaces");
+    assert_eq!(many["dns"]["names"].as_object().unwrap().len(), 1_000);
+    assert_eq!(many["dns"]["overflow"], 12 * 850 - 1_000);
+    let peak = agent.process.peak_memory();
+    assert!(peak < 64 << 10, "the agent took {peak} KiB");
+}
+
+fn nothing_hostile_comes_through(agent: &Agent) {
+    let text = agent.get("/metrics").text();
+    let page = agent.page();
+    page.assert_unique();
+    assert!(!text.contains(hostile) && text.is_ascii(), "{text}");
+    // Names are counted, never shown: those of the zone by namespace, all others as one.
+    let namespaces = |server| {
+        let samples = page.all("segprobe_dns_disclosed_names", &[("server", server)]);
+        samples.iter().map(|s| (s.label("target_namespace").to_owned(), s.value)).collect::<Vec<_>>()
+    };
+    assert_eq!(namespaces("hostile-names"), [("payments".to_owned(), 6.0), (String::new(), 3.0)]);
+    assert_eq!(namespaces("many-namespaces"), [("payments".to_owned(), 0.0), (String::new(), 1_000.0)]);
+    assert!(!text.contains("<script"));
+
+    let json = agent.get("/api/v1/checks").text();
+    assert!(!json.contains(hostile) && json.is_ascii(), "{json}");
+    assert!(json.contains("llll.payments"), "the long name is in the evidence");
+    let html = agent.get("/").text();
+    assert!(!html.contains(hostile) && !html.contains("<script"), "{html}");
+    for line in agent.process.stderr().lines() {
+        assert!(line.starts_with("ts=") && !line.contains(hostile), "{line:?}");
+    }
+}
+
+#[test]
+fn the_table_shows_hostile_names_in_escapes() {
+    let server = serve(|q, to| hostile_to(q, to, hostile_names), None);
+    let directory = directory();
+    let path = write_config(directory.path(), &config("30s", TIMEOUT, 2, [("names", server)]));
+    let ended = segprobe(&["check", "--config.file", &path]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stdout.contains("6 names disclosed: "), "{ended:?}");
+    assert!(!ended.stdout.contains(hostile) && !ended.stderr.contains(hostile), "{ended:?}");
+}
+
+#[test]
+fn a_closed_port_is_told_at_once() {
+    let directory = directory();
+    let patient = Duration::from_secs(20);
+    let path = write_config(directory.path(), &config("10m", patient, 1, [("closed", closed())]));
+    let began = Instant::now();
+    let ended = segprobe(&["check", "--config.file", &path, "--output", "json"]);
+    assert!(began.elapsed() < patient, "it waited for an answer that the kernel had given");
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+}
+
+#[test]
+fn a_silent_server_costs_its_deadline_and_no_more() {
+    static HELD: Mutex<Vec<std::net::UdpSocket>> = Mutex::new(Vec::new());
+    let socket = std::net::UdpSocket::bind((loopback(), 0)).unwrap();
+    let address = socket.local_addr().unwrap();
+    HELD.lock().unwrap().push(socket);
+    let directory = directory();
+    // 17 questions of 10 attempts of 2 s would take 340 s.
+    let path = write_config(directory.path(), &config("7s", Duration::from_secs(2), 10, [("silent", address)]));
+    let began = Instant::now();
+    let ended = segprobe(&["check", "--config.file", &path, "--output", "json"]);
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(find(&report, "srv-wildcard", "silent")["verdict"], "inconclusive");
+}

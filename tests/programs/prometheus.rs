@@ -1,0 +1,207 @@
+//! Prometheus and promtool: what is exported is what a real scraper reads, and verdicts join in PromQL.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    process::Command,
+};
+
+use serde_json::Value;
+
+use crate::support::{
+    Agent, SOON, closed, directory,
+    dns::{honest, serve},
+    have, http, listen, loopback,
+    process::{self, Process},
+    wait_for, write_config,
+};
+
+/// The targets of both agents, as one inventory lists them: `(name, address)`.
+fn inventory(targets: &[(&str, SocketAddr)]) -> String {
+    let line = |(name, address): &(&str, SocketAddr)| {
+        let (ip, port) = (address.ip(), address.port());
+        format!("  - {{zone: high, namespace: payments, service: {name}, endpoints: [{ip}], ports: [{port}]}}\n")
+    };
+    targets.iter().map(line).collect()
+}
+
+/// The low agent (`blocked`) or the high one (`open`). Only the first sweep is of interest.
+fn config(expect: &str, namespace: &str, control: SocketAddr, dns: &str, targets: &str) -> String {
+    let nobody = loopback();
+    format!(
+        "zones: {{low: {{namespaces: [web]}}, high: {{namespaces: [payments]}}}}
+boundaries:
+  - {{name: b-{expect}, from: low, to: high, expect: {expect}, interval: 10m, tcp: {{attempts: 1, closed: unverified}}}}
+vantage: {{namespace: {namespace}, identity: agent, source: {}}}
+controls:
+  positive: [{{tcp: '{control}'}}]
+  negative: [{{tcp: {nobody}, ports: [1, {}]}}]
+dns: {{resolver: 127.0.0.1:1, servers: {dns}}}
+targets:
+{targets}",
+        loopback(),
+        control.port(),
+    )
+}
+
+struct Prometheus {
+    _process: Process,
+    address: SocketAddr,
+}
+
+impl Prometheus {
+    fn start(directory: &Path, agents: &[&Agent]) -> Self {
+        let targets: Vec<String> = agents.iter().map(|agent| format!("'{}'", agent.address)).collect();
+        let config = directory.join("prometheus.yaml");
+        let text = format!(
+            "global: {{scrape_interval: 1s}}
+scrape_configs: [{{job_name: segprobe, static_configs: [{{targets: [{}]}}]}}]
+",
+            targets.join(", ")
+        );
+        fs::write(&config, text).unwrap();
+        let mut command = Command::new("prometheus");
+        command.arg(format!("--config.file={}", config.display()));
+        command.arg(format!("--storage.tsdb.path={}", directory.join("data").display()));
+        command.arg("--web.listen-address=127.0.0.1:0");
+        let mut process = Process::start(command, directory, "prometheus");
+        let address = wait_for("Prometheus listens", SOON, || {
+            if let Some(status) = process.ended() {
+                panic!("Prometheus ended with {status}: {}", process.stderr());
+            }
+            let log = process.stderr();
+            let line = log.lines().find(|line| line.contains("msg=\"Listening on\""))?;
+            line.split_once("address=")?.1.split(' ').next()?.trim().parse().ok()
+        });
+        let ready = || (http::get(address, "/-/ready").status == 200).then_some(());
+        wait_for("Prometheus is ready", SOON, ready);
+        Self { _process: process, address }
+    }
+
+    fn api(&self, path: &str) -> Value {
+        let answer = http::get(self.address, &format!("/api/v1/{path}"));
+        serde_json::from_slice(&answer.body).unwrap_or_else(|e| panic!("{path}: {e}: {answer:?}"))
+    }
+
+    /// The result of an instant query.
+    fn query(&self, expression: &str) -> Vec<Value> {
+        let encoded: String = expression.bytes().map(|b| format!("%{b:02x}")).collect();
+        let answer = self.api(&format!("query?query={encoded}"));
+        assert_eq!(answer["status"], "success", "{expression}: {answer}");
+        answer["data"]["result"].as_array().unwrap().clone()
+    }
+}
+
+/// The value of a sample.
+fn value(sample: &Value) -> f64 {
+    sample["value"][1].as_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn verdicts_are_scraped_and_those_of_two_zones_join() {
+    if !have("prometheus") {
+        return;
+    }
+    let ((_control, control), (_open, open), closed, later) = (listen(), listen(), closed(), closed());
+    let targets = inventory(&[("open", open), ("closed", closed), ("later", later)]);
+    let directory = directory();
+    let server = serve(|query, to| to.send(&honest(query)), None);
+    let servers = format!("[{{name: split, address: '{server}'}}]");
+    let low_directory = directory.path().join("low");
+    let high_directory = directory.path().join("high");
+    fs::create_dir(&low_directory).unwrap();
+    fs::create_dir(&high_directory).unwrap();
+
+    let path = write_config(&low_directory, &config("blocked", "web", control, &servers, &targets));
+    let low = Agent::start(&low_directory, &path, &[]);
+    low.wait_for_sweeps();
+    // What was closed to the low agent is open to the high one: on loopback only time can tell them apart.
+    let _later = TcpListener::bind(later).unwrap();
+    let path = write_config(&high_directory, &config("open", "payments", control, "[]", &targets));
+    let high = Agent::start(&high_directory, &path, &[]);
+    high.wait_for_sweeps();
+
+    let prometheus = Prometheus::start(directory.path(), &[&low, &high]);
+    wait_for("both are scraped", SOON, || (prometheus.query("up == 1").len() == 2).then_some(()));
+    for target in prometheus.api("targets")["data"]["activeTargets"].as_array().unwrap() {
+        assert_eq!((&target["health"], &target["lastError"]), (&"up".into(), &"".into()), "{target:#}");
+    }
+    // Nothing was dropped on the way.
+    let scraped = prometheus.query(&format!("scrape_samples_scraped{{instance=\"{}\"}}", low.address));
+    assert_eq!(value(&scraped[0]), low.page().0.len() as f64);
+
+    // Three TCP checks each, and srv-wildcard of the low one; service-lookup is reported only.
+    let checks = prometheus.query("sum without(verdict) (segprobe_check_verdict)");
+    assert_eq!(checks.len(), 3 + 1 + 3, "{checks:#?}");
+    assert!(checks.iter().all(|check| value(check) == 1.0), "{checks:#?}");
+    let sets = prometheus.query("count without(verdict) (segprobe_check_verdict)");
+    assert!(sets.iter().all(|set| value(set) == 4.0), "{sets:#?}");
+
+    let of = |expect: &str| {
+        let samples = prometheus.query(&format!("segprobe_check_verdict{{expect=\"{expect}\"}} == 1"));
+        let word = |sample: &Value, label: &str| sample["metric"][label].as_str().unwrap_or_default().to_owned();
+        let mut found: Vec<_> = samples.iter().map(|s| (word(s, "target"), word(s, "verdict"))).collect();
+        found.sort();
+        found
+    };
+    let expected = |words: [&str; 3]| {
+        let mut all = vec![
+            (format!("open:{}", open.port()), words[0].to_owned()),
+            (format!("closed:{}", closed.port()), words[1].to_owned()),
+            (format!("later:{}", later.port()), words[2].to_owned()),
+        ];
+        all.sort();
+        all
+    };
+    let mut low_expected = expected(["fail", "unverified", "unverified"]);
+    low_expected.push(("split".into(), "pass".into()));
+    assert_eq!(of("blocked"), low_expected);
+    assert_eq!(of("open"), expected(["pass", "fail", "pass"]));
+
+    // Unverified alone, but the high zone's agent is the witness: only together they are a proof.
+    let join = "segprobe_check_verdict{expect=\"blocked\",verdict=\"unverified\"}
+        * on(check, target_namespace, target, via) group_left()
+        segprobe_check_verdict{expect=\"open\",verdict=\"pass\"} == 1";
+    let proven = prometheus.query(join);
+    assert_eq!(proven.len(), 1, "{proven:#?}");
+    let metric = &proven[0]["metric"];
+    assert_eq!(metric["target"], format!("later:{}", later.port()));
+    assert_eq!(
+        (&metric["boundary"], &metric["source_namespace"], &metric["via"]),
+        (&"b-blocked".into(), &"web".into(), &"endpoint".into())
+    );
+    // And a target that is down for its own zone proves nothing.
+    let dead = prometheus.query(&join.replace("verdict=\"pass\"", "verdict=\"fail\""));
+    assert_eq!(dead.len(), 1, "{dead:#?}");
+    assert_eq!(dead[0]["metric"]["target"], format!("closed:{}", closed.port()));
+
+    let findings = prometheus.query("segprobe_findings_total > 0");
+    assert_eq!(findings.len(), 1, "an outage is no finding: {findings:#?}");
+}
+
+#[test]
+fn promtool_has_nothing_to_say() {
+    if !have("promtool") {
+        return;
+    }
+    let ((_control, control), (_open, open)) = (listen(), listen());
+    let directory = directory();
+    let server = serve(|query, to| to.send(&honest(query)), None);
+    let servers = format!("[{{name: split, address: '{server}'}}]");
+    let targets = inventory(&[("open", open), ("closed", closed())]);
+    let path = write_config(directory.path(), &config("blocked", "web", control, &servers, &targets));
+    let agent = Agent::start(directory.path(), &path, &[]);
+    agent.wait_for_sweeps();
+    let page = agent.get("/metrics").text();
+    let families =
+        ["segprobe_check_verdict", "segprobe_findings_total", "segprobe_dns_disclosed_names", "segprobe_probes_total"];
+    assert!(families.iter().all(|family| page.contains(*family)), "{page}");
+
+    let file = directory.path().join("page");
+    fs::write(&file, page).unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec promtool check metrics < \"$0\""]).arg(&file);
+    let ended = process::run(command, SOON);
+    assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.as_str()), (Some(0), "", ""), "{ended:?}");
+}

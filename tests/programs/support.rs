@@ -1,0 +1,195 @@
+//! What all subjects share: processes that die with their test, deadlines, loopback addresses, segprobe itself.
+
+pub mod dns;
+pub mod http;
+pub mod metrics;
+pub mod process;
+
+use std::{
+    io::Write,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use process::{Ended, Process};
+
+/// The built binary.
+pub const SEGPROBE: &str = env!("CARGO_BIN_EXE_segprobe");
+/// Nothing here takes longer unless it hangs: generous, because other tests run at the same time.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// Asks again and again until there is an answer; fails the test when the time is up.
+pub fn wait_for<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(began.elapsed() < within, "waited {within:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(25));
+    }
+}
+
+/// A directory that vanishes with the test.
+pub fn directory() -> TempDir {
+    tempfile::Builder::new().prefix("segprobe-test-").tempdir().unwrap()
+}
+
+/// A loopback address that no other test of this run uses, and hardly any other process.
+pub fn loopback() -> Ipv4Addr {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let next = u8::try_from(NEXT.fetch_add(1, Ordering::Relaxed)).expect("more than 255 addresses");
+    Ipv4Addr::new(127, 100 + high % 100, low, next)
+}
+
+/// Listens on an address and port of its own; accepts nothing by itself, the kernel does.
+pub fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((loopback(), 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// An address and port where nobody listens: it was free a moment ago, and its address is nobody else's.
+pub fn closed() -> SocketAddr {
+    listen().1
+}
+
+/// A listener whose queue is full: the kernel drops further SYNs, so that connects to it hear nothing.
+pub struct Silent {
+    pub address: SocketAddr,
+    _listener: socket2::Socket,
+    _queued: Vec<std::net::TcpStream>,
+}
+
+impl Silent {
+    pub fn new() -> Self {
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&SocketAddr::from((loopback(), 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+            queued.push(stream);
+            assert!(queued.len() < 16, "a backlog of 0 takes no end of connections");
+        }
+        Self { address, _listener: listener, _queued: queued }
+    }
+}
+
+/// True when a program is there. Where it is not, the test says so past libtest's capture and is skipped, except in CI.
+pub fn have(program: &str) -> bool {
+    let found = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).chain(["/usr/sbin".into()]).any(|directory| directory.join(program).is_file())
+    });
+    found || skip(&format!("`{program}` is not installed"))
+}
+
+/// Says loudly that a test is not run, and why; in CI that is a failure.
+pub fn skip(why: &str) -> bool {
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci.is_empty()), "{test}: {why}, which CI requires");
+    // Not eprintln!, which libtest keeps to itself where a test passes.
+    let _ = writeln!(std::io::stderr(), "\n*** SKIPPED {test}: {why} ***\n");
+    false
+}
+
+/// True when a test may make a network of its own; where it may not, the same holds as for a missing program.
+pub fn namespaces_are_allowed() -> bool {
+    let mut command = Command::new("unshare");
+    command.args(["-Urn", "true"]);
+    process::run(command, SOON).code == Some(0) || skip("user namespaces are not allowed here")
+}
+
+/// A command that is run as a plain user where the tests are run by root.
+pub fn as_plain_user(program: &Path) -> Command {
+    if !nix::unistd::geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(program);
+    command
+}
+
+/// Runs segprobe to its end.
+pub fn segprobe(arguments: &[&str]) -> Ended {
+    let mut command = Command::new(SEGPROBE);
+    command.args(arguments);
+    process::run(command, SOON)
+}
+
+/// Writes a configuration and gives its path.
+pub fn write_config(directory: &Path, text: &str) -> String {
+    let path = directory.join("segprobe.yaml");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// A running agent.
+pub struct Agent {
+    pub process: Process,
+    pub address: SocketAddr,
+}
+
+impl Agent {
+    /// Starts it on a port that the system chooses and waits until it listens.
+    pub fn start(directory: &Path, config: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(SEGPROBE);
+        command.args(["agent", "--config.file", config, "--web.listen-address", "127.0.0.1:0"]).args(arguments);
+        let mut process = Process::start(command, directory, "agent");
+        let address = wait_for("the agent listens", SOON, || {
+            if let Some(status) = process.ended() {
+                panic!("the agent ended with {status}: {}", process.stderr());
+            }
+            address_in(&process.stderr())
+        });
+        Self { process, address }
+    }
+
+    pub fn get(&self, path: &str) -> http::Answer {
+        http::get(self.address, path)
+    }
+
+    pub fn page(&self) -> metrics::Page {
+        metrics::Page::parse(&self.get("/metrics").text())
+    }
+
+    pub fn checks(&self) -> Value {
+        serde_json::from_slice(&self.get("/api/v1/checks").body).unwrap()
+    }
+
+    /// Waits until every boundary was swept once.
+    pub fn wait_for_sweeps(&self) {
+        wait_for("every boundary is swept", SOON, || {
+            let checks = self.checks();
+            checks["boundaries"].as_array()?.iter().all(|b| b["last_completed"].is_string()).then_some(())
+        });
+    }
+}
+
+/// `address=127.0.0.1:1234`, or the same in JSON.
+fn address_in(log: &str) -> Option<SocketAddr> {
+    let line = log.lines().find(|line| line.contains("started"))?;
+    let rest = line.split_once("address=").or_else(|| line.split_once("\"address\":\""))?.1;
+    rest.split([' ', '"']).next()?.parse().ok()
+}
+
+/// The check of a JSON report that asks for `kind` of `target`.
+pub fn find<'a>(report: &'a Value, kind: &str, target: &str) -> &'a Value {
+    let mut found = report["checks"].as_array().unwrap().iter().filter(|c| c["check"] == kind && c["target"] == target);
+    let check = found.next().unwrap_or_else(|| panic!("no check {kind} {target} in {report:#}"));
+    assert!(found.next().is_none(), "two checks {kind} {target} in {report:#}");
+    check
+}
+
+/// A character that has no business in what people or programs read: it moves the cursor, hides, or turns text round.
+pub fn hostile(c: char) -> bool {
+    (c.is_control() && c != '\n')
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
