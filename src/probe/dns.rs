@@ -139,23 +139,4 @@ fn read_names(zone: &Name, question: &Question, message: &Message, disclosed: &m
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn namespaces_are_read_from_names() {
-        let zone = Name::from_ascii("cluster.local.").unwrap();
-        for (name, expected) in [
-            ("ledger.payments.svc.cluster.local.", Some("payments")),
-            ("10-244-1-5.ledger.Payments.SVC.cluster.local.", Some("payments")),
-            ("payments.svc.cluster.local.", Some("payments")),
-            ("svc.cluster.local.", None),
-            ("ledger.payments.pod.cluster.local.", None),
-            ("ledger.payments.svc.example.", None),
-            ("cluster.local.", None),
-            (".", None),
-        ] {
-            assert_eq!(namespace_of(&Name::from_ascii(name).unwrap(), &zone).as_deref(), expected, "{name}");
-        }
-    }
-}
+mod tests;
