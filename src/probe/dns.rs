@@ -107,7 +107,7 @@ fn account(seen: &mut DnsSeen, reply: &Reply) {
     seen.cut += u32::from(reply.cut);
 }
 
-/// The namespace of a service's or endpoint's name: the label before `svc` (or `pod`) and the zone.
+/// The namespace of a service's or endpoint's name: the label before `svc` and the zone.
 fn namespace_of(name: &Name, zone: &Name) -> Option<String> {
     let zone_labels = usize::from(zone.num_labels());
     let labels: Vec<&[u8]> = name.iter().collect();
