@@ -35,6 +35,7 @@ fn namespaces_are_read_from_names() {
         ("svc.cluster.local.", None),
         ("ledger.payments.pod.cluster.local.", None),
         ("ledger.payments.svc.example.", None),
+        ("ledger.payments.svc.cluster.example.", None),
         ("cluster.local.", None),
         (".", None),
     ] {
@@ -310,7 +311,7 @@ fn what_defences_and_accidents_look_like() {
                     name("x.high.svc.cluster.local."),
                     30,
                     RData::CNAME(CNAME(name("y.example."))),
-                ))
+                ));
             },
             Answered,
         ),
@@ -387,6 +388,39 @@ fn what_defences_and_accidents_look_like() {
         assert_eq!(classify(&zone(), &question, &message), class, "{what}");
         assert_eq!(read_any(&zone(), &question, &message.to_vec().unwrap()), Some(class), "{what}, from bytes");
     }
+}
+
+#[test]
+fn names_are_read_wherever_an_answer_tells_them() {
+    let question = Question { name: name("any.any.svc.cluster.local."), kind: RecordType::SRV };
+    let told = |change: fn(&mut Message)| {
+        let mut message = reply(&question);
+        change(&mut message);
+        let mut seen = DnsSeen::default();
+        srv_wildcard::read(&zone(), &HashMap::new(), &question, &message, &mut seen);
+        names_of(&seen.names, "high").join(" ")
+    };
+    let owner = || name("any.any.svc.cluster.local.");
+    assert_eq!(told(|_| ()), "");
+    let target = told(|m| {
+        let srv = RData::SRV(SRV::new(0, 0, 80, name("Web.HIGH.svc.cluster.local.")));
+        m.answers.push(Record::from_rdata(name("any.any.svc.cluster.local."), 30, srv));
+    });
+    assert_eq!(target, "web.high.svc.cluster.local.");
+    let alias = told(|m| {
+        let alias = RData::CNAME(CNAME(name("web.high.svc.cluster.local.")));
+        m.answers.push(Record::from_rdata(name("any.any.svc.cluster.local."), 30, alias));
+    });
+    assert_eq!(alias, "web.high.svc.cluster.local.");
+    assert_eq!(told(|m| m.additionals.push(a_record(&name("a.high.svc.cluster.local.")))), "a.high.svc.cluster.local.");
+    assert_eq!(told(|m| m.answers.push(a_record(&name("a.high.svc.cluster.local.")))), "a.high.svc.cluster.local.");
+    // The question's own name tells nothing, nor does one of another zone.
+    assert_eq!(namespace_of(&owner(), &zone()).as_deref(), Some("any"));
+    let mut seen = DnsSeen::default();
+    let mut message = reply(&question);
+    message.answers.extend([a_record(&owner()), a_record(&name("web.high.svc.example."))]);
+    srv_wildcard::read(&zone(), &HashMap::new(), &question, &message, &mut seen);
+    assert_eq!(seen.names, Disclosed::default());
 }
 
 #[test]
