@@ -28,3 +28,6 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const REVISION: &str = env!("SEGPROBE_REVISION");
 /// Version of the compiler that built it.
 pub const RUSTVERSION: &str = env!("SEGPROBE_RUSTVERSION");
+
+#[cfg(test)]
+mod tests;

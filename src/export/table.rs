@@ -22,7 +22,7 @@ pub fn write(out: &mut impl Write, snapshot: &Snapshot, now: Instant, width: Opt
     rows.sort_by_key(|row| (row.view.mode, row.reason));
     for boundary in &snapshot.boundaries {
         let own: Vec<&Row<'_>> = rows.iter().filter(|r| r.view.id.boundary == boundary.name).collect();
-        heading(out, boundary, &own)?;
+        heading(out, boundary, &own, width)?;
         let names = own.iter().map(|r| r.name_width()).max().unwrap_or(0).min(44);
         for row in own {
             row.write(out, names, width)?;
@@ -56,14 +56,20 @@ pub fn summary(totals: [usize; 4]) -> String {
     if words.is_empty() { "no checks".into() } else { words.join(", ") }
 }
 
-fn heading(out: &mut impl Write, boundary: &BoundaryView, rows: &[&Row<'_>]) -> io::Result<()> {
+fn heading(out: &mut impl Write, boundary: &BoundaryView, rows: &[&Row<'_>], width: Option<usize>) -> io::Result<()> {
     let bold = Style::new().bold();
     let mut totals = [0; 4];
     for row in rows.iter().filter(|r| r.view.mode == Mode::Judge) {
         totals[row.reason.verdict() as usize] += 1;
     }
     let BoundaryView { name, from, to, expect, .. } = boundary;
-    writeln!(out, "{bold}{name}{bold:#}  {from} → {to}, expected {expect}: {}", summary(totals))
+    let text = format!("{from} → {to}, expected {expect}: {}", summary(totals));
+    write!(out, "{bold}{name}{bold:#}")?;
+    if width.is_some_and(|w| w < name.chars().count() + 2 + text.chars().count()) {
+        writeln!(out)?;
+        return wrapped(out, &text, 4, 4, width);
+    }
+    writeln!(out, "  {text}")
 }
 
 struct Row<'a> {
@@ -104,15 +110,16 @@ impl Row<'_> {
             Mode::Report => ("(reported)".to_owned(), words::evidence(self.view)),
         };
         let indent = 2 + VERDICT_WIDTH + 2;
-        write!(out, "  {style}{verdict:VERDICT_WIDTH$}{style:#}  {:names$}  ", self.name())?;
+        write!(out, "  {style}{verdict:VERDICT_WIDTH$}{style:#}  ")?;
         let used = indent + self.name_width().max(names) + 2;
         match width {
             // Beside the name where there is room for words, below it where there is not.
             Some(width) if width < used + 40 => {
-                writeln!(out)?;
+                wrapped(out, &self.name(), 0, indent, Some(width))?;
                 wrapped(out, &text, indent + 2, indent + 2, Some(width))
             }
             width => {
+                write!(out, "{:names$}  ", self.name())?;
                 let lines = wrap(&text, width.map(|w| w - used));
                 for (i, line) in lines.iter().enumerate() {
                     if i > 0 {

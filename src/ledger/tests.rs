@@ -320,6 +320,7 @@ fn a_disclosure_is_a_finding_where_it_is_judged() {
     let result = bench.dns(&dns, Mode::Judge, Reason::Disclosed);
     assert_eq!(opened(&bench.record(&[result])), [None]);
     assert!(bench.ledger.pinned("b").is_empty(), "a server needs no pin: it is asked in every sweep");
+    assert_eq!(bench.follow(&check(Mode::Judge)), [], "a reload that changes nothing keeps it open");
     for last in [false, false, true] {
         let result = bench.dns(&dns, Mode::Judge, Reason::NothingDisclosed);
         assert_eq!(closed(&bench.record(&[result])).len(), usize::from(last));

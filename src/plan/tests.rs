@@ -206,6 +206,7 @@ fn what_is_not_tested_or_not_provable_is_said() {
     let ports = "ports: [80, {port: 443, node_port: 30443}]";
     let only_nodes = gaps(&format!("{bare}targets: [{{zone: high, name: x, nodes: 127.0.0.1, {ports}}}]\n"));
     assert_eq!(only_nodes[0], "b: x:80: only nodes are listed for it, and the port has no `node_port`");
+    assert!(!only_nodes[1].contains("x:443"), "{only_nodes:?}");
     assert!(
         gaps(&format!("{bare}targets: [{{zone: high, name: x, nodes: 127.0.0.1, endpoints: 127.0.0.2, {ports}}}]\n"))
             [0]

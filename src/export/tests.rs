@@ -1,0 +1,323 @@
+//! Table, page and words: hostile names do no harm, lines fit, and evidence reads well.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration, time::Instant};
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+use super::{page, table, words};
+use crate::{
+    ledger::{BoundaryView, CheckResult, CheckView, DnsEvidence, Evidence, Snapshot},
+    model::{AddressKind, CheckId, CheckKind, Expect, Identity, Mode, Reason, Via},
+    observation::{AddressSeen, ControlReply, DnsSeen, Icmp, ReplyClass, TcpOutcome, TcpSeen, WitnessSeen},
+    plan::NotTested,
+};
+
+/// Names as a hostile server or pod could choose them: they erase, turn, hide, break lines and bring markup.
+const HOSTILE: [&str; 7] = [
+    "\u{1b}[2J\u{1b}[31mred",
+    "line\r\nbreak",
+    "turned\u{202e}around\u{2066}\u{61c}",
+    "hidden\u{200b}\u{feff}\u{2060}",
+    "para\u{2028}graph\u{2029}",
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror='x'>&",
+];
+
+fn id(boundary: &str, kind: CheckKind, namespace: &str, target: &str, via: Option<Via>) -> Arc<CheckId> {
+    Arc::new(CheckId {
+        boundary: boundary.into(),
+        expect: Expect::Blocked,
+        kind,
+        source: Arc::new(Identity { namespace: "web".into(), name: "own".into() }),
+        target_namespace: namespace.into(),
+        target: target.into(),
+        via,
+    })
+}
+
+fn view(id: Arc<CheckId>, mode: Mode, reason: Reason, evidence: Evidence) -> CheckView {
+    let (judged, at) = (Instant::now(), Timestamp::UNIX_EPOCH);
+    let result = CheckResult { id: id.clone(), mode, reason, evidence, judged, at };
+    CheckView { id, mode, result: Some(Arc::new(result)), round: Duration::from_secs(30), findings: [].into() }
+}
+
+fn connect(outcome: TcpOutcome) -> TcpSeen {
+    TcpSeen { outcome, icmp: None, errno: None, elapsed_us: 0 }
+}
+
+fn address(address: &str, attempts: &[TcpSeen]) -> AddressSeen {
+    let now = Instant::now();
+    AddressSeen {
+        address: Some(address.parse().unwrap()),
+        kind: AddressKind::Endpoint,
+        listed: true,
+        attempts: attempts.into(),
+        witness: None,
+        started: now,
+        ended: now,
+    }
+}
+
+fn tcp(addresses: Vec<(AddressSeen, Reason)>) -> Evidence {
+    Evidence::Tcp(addresses.into())
+}
+
+fn dns(names: &[&str]) -> Evidence {
+    let mut seen = DnsSeen { control: [ControlReply::Answered; 2], self_check: true, ..DnsSeen::default() };
+    seen.replies[ReplyClass::Answered as usize] = 2;
+    names.iter().for_each(|name| seen.names.add("payments", name));
+    let server: SocketAddr = "127.0.0.53:53".parse().unwrap();
+    Evidence::Dns(Box::new(DnsEvidence { server, protected: ["payments".into()].into(), seen }))
+}
+
+fn snapshot(checks: Vec<CheckView>) -> Snapshot {
+    let boundary = BoundaryView {
+        name: "b".into(),
+        from: "low".into(),
+        to: "high".into(),
+        expect: Expect::Blocked,
+        interval: Duration::from_secs(30),
+        completed: None,
+        took: None,
+    };
+    Snapshot { checks, boundaries: vec![boundary], ..Snapshot::default() }
+}
+
+fn rendered(snapshot: &Snapshot, width: Option<usize>) -> String {
+    let mut out = Vec::new();
+    table::write(&mut out, snapshot, Instant::now(), width).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+/// The text as a terminal shows it: without the colours that the table itself writes.
+fn shown(text: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        shown.push_str(before);
+        let end = after.find(|c: char| !c.is_ascii_digit() && c != ';').unwrap();
+        assert_eq!(&after[end..=end], "m", "only colours");
+        rest = &after[end + 1..];
+    }
+    shown + rest
+}
+
+fn is_harmless(c: char) -> bool {
+    let bidi = ['\u{61c}', '\u{200e}', '\u{200f}'];
+    let invisible = ['\u{200b}', '\u{200c}', '\u{200d}', '\u{2028}', '\u{2029}', '\u{2060}', '\u{feff}'];
+    !c.is_control()
+        && !bidi.contains(&c)
+        && !invisible.contains(&c)
+        && !('\u{202a}'..='\u{202e}').contains(&c)
+        && !('\u{2066}'..='\u{2069}').contains(&c)
+}
+
+#[test]
+fn hostile_names_do_no_harm_in_table_and_page() {
+    for hostile in HOSTILE {
+        let checks = |name: &str| {
+            snapshot(vec![
+                view(id("b", CheckKind::SrvWildcard, "", "system", None), Mode::Judge, Reason::Disclosed, dns(&[name])),
+                view(
+                    id("b", CheckKind::TcpConnect, name, name, Some(Via::Service)),
+                    Mode::Judge,
+                    Reason::Unresolved,
+                    tcp(vec![]),
+                ),
+            ])
+        };
+        let (good, bad) = (checks("good"), checks(hostile));
+        assert!(words::evidence(&bad.checks[0]).chars().all(is_harmless), "{hostile:?}");
+        for width in [None, Some(80)] {
+            let table = rendered(&bad, width);
+            let escapes = |text: &str| text.matches('\u{1b}').count();
+            assert_eq!(escapes(&table), escapes(&rendered(&good, width)), "{hostile:?}");
+            assert!(shown(&table).lines().all(|line| line.chars().all(is_harmless)), "{hostile:?}: {table:?}");
+        }
+        // Nothing but the table's own lines.
+        assert_eq!(rendered(&bad, None).lines().count(), rendered(&good, None).lines().count(), "{hostile:?}");
+        let now = Instant::now();
+        let tags = |page: &str| page.matches('<').count();
+        assert_eq!(
+            tags(&page::detail("/metrics", &bad, now)),
+            tags(&page::detail("/metrics", &good, now)),
+            "{hostile:?}"
+        );
+        assert_eq!(tags(&page::plain(hostile)), tags(&page::plain("/metrics")), "{hostile:?}");
+        assert!(!page::plain(hostile).contains("href=\"\""), "{hostile:?}");
+    }
+}
+
+#[test]
+fn the_plain_page_tells_nothing_of_the_zone_and_the_other_everything() {
+    let snapshot = snapshot(vec![view(
+        id("b", CheckKind::TcpConnect, "payments", "ledger:5432", Some(Via::Endpoint)),
+        Mode::Judge,
+        Reason::Reached,
+        tcp(vec![(address("127.0.0.7:5432", &[connect(TcpOutcome::Open)]), Reason::Reached)]),
+    )]);
+    let detail = page::detail("/metrics", &snapshot, Instant::now());
+    for told in ["<tr class=\"fail\">", "payments ledger:5432 endpoint", "reached", "127.0.0.7:5432 open", "1 fail"] {
+        assert!(detail.contains(told), "{told}: {detail}");
+    }
+    assert!(page::plain("/m?a=1&b=2").contains("href=\"/m?a=1&amp;b=2\""));
+    assert!(page::plain("/x\"y").contains("href=\"/x&quot;y\""));
+}
+
+#[test]
+fn evidence_reads_well() {
+    use TcpOutcome::*;
+    let rejected = |code| TcpSeen {
+        icmp: Some(Icmp { kind: 3, code, offender: Some("127.0.0.9".parse().unwrap()) }),
+        ..connect(Rejected)
+    };
+    let witnessed = |before, after: Option<TcpOutcome>| {
+        let witness = WitnessSeen { name: "w".into(), before: connect(before), after: after.map(connect) };
+        let seen = AddressSeen { witness: Some(Box::new(witness)), ..address("127.0.0.7:1", &[connect(Filtered)]) };
+        vec![(seen, Reason::Blocked)]
+    };
+    let several = |n: u8| {
+        (1..=n).map(|i| (address(&format!("127.0.0.{i}:1"), &[connect(Closed)]), Reason::Blocked)).collect::<Vec<_>>()
+    };
+    let errno = TcpSeen { errno: Some(24), ..connect(Error) };
+    let unlisted = AddressSeen { listed: false, ..address("127.0.0.7:1", &[connect(Filtered)]) };
+    let mut worst = several(4);
+    worst[3].1 = Reason::Reached;
+    for (evidence, expected) in [
+        (tcp(several(1)), "127.0.0.1:1 closed"),
+        (
+            tcp(vec![(address("[::1]:1", &[connect(Filtered), connect(Filtered)]), Reason::Blocked)]),
+            "[::1]:1 filtered 2×",
+        ),
+        (
+            tcp(vec![(address("127.0.0.7:1", &[rejected(13), rejected(13), connect(Filtered)]), Reason::Blocked)]),
+            "127.0.0.7:1 rejected by ICMP 3/13 from 127.0.0.9 2×, then filtered",
+        ),
+        (
+            tcp(vec![(address("127.0.0.7:1", &[rejected(13), rejected(3)]), Reason::Blocked)]),
+            "127.0.0.7:1 rejected by ICMP 3/13 from 127.0.0.9, then rejected by ICMP 3/3 from 127.0.0.9",
+        ),
+        (
+            tcp(vec![(address("127.0.0.7:1", &[errno]), Reason::LocalError)]),
+            "127.0.0.7:1 error (EMFILE: Too many open files)",
+        ),
+        (tcp(witnessed(Open, Some(Open))), "127.0.0.7:1 filtered, witness open"),
+        (tcp(witnessed(Open, Some(Closed))), "127.0.0.7:1 filtered, witness open then closed"),
+        (tcp(vec![(unlisted, Reason::Blocked)]), "127.0.0.7:1 filtered (no longer listed)"),
+        (tcp(several(3)), "127.0.0.1:1 closed; 127.0.0.2:1 closed; 127.0.0.3:1 closed"),
+        (tcp(worst), "127.0.0.4:1 closed; 127.0.0.1:1 closed; 127.0.0.2:1 closed; and 1 more"),
+        (dns(&[]), "127.0.0.53:53: nothing disclosed (2 answered), control answered, known name found"),
+        (dns(&["a"]), "127.0.0.53:53: 1 name disclosed: a (2 answered), control answered, known name found"),
+        (
+            dns(&["a", "b", "c", "d"]),
+            "127.0.0.53:53: 4 names disclosed: a, b, c, … (2 answered), control answered, known name found",
+        ),
+    ] {
+        let view = view(id("b", CheckKind::TcpConnect, "n", "t:1", None), Mode::Judge, Reason::Blocked, evidence);
+        assert_eq!(words::evidence(&view), expected);
+    }
+}
+
+#[test]
+fn the_worst_stands_first_and_reports_last() {
+    let check = |target: &str, mode, reason| {
+        view(id("b", CheckKind::TcpConnect, "n", target, Some(Via::Service)), mode, reason, tcp(vec![]))
+    };
+    let snapshot = snapshot(vec![
+        check("pass", Mode::Judge, Reason::Blocked),
+        check("report", Mode::Report, Reason::Disclosed),
+        check("inconclusive", Mode::Judge, Reason::Lossy),
+        check("fail", Mode::Judge, Reason::Reached),
+        check("unverified", Mode::Judge, Reason::NoWitness),
+    ]);
+    let table = shown(&rendered(&snapshot, None));
+    let rows: Vec<&str> = table.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(rows, ["FAIL", "INCONCLUSIVE", "UNVERIFIED", "PASS", "(reported)"]);
+    assert!(
+        table.starts_with("b  low → high, expected blocked: 1 fail, 1 inconclusive, 1 unverified, 1 pass\n"),
+        "{table}"
+    );
+    assert_eq!(table::totals(&snapshot, Instant::now()), [1, 1, 1, 1]);
+    let page = page::detail("/metrics", &snapshot, Instant::now());
+    let order: Vec<usize> = ["n fail", "n inconclusive", "n unverified", "n pass", "n report"]
+        .iter()
+        .map(|target| page.find(&format!("<td>{target} ")).unwrap())
+        .collect();
+    assert!(order.is_sorted(), "{order:?}");
+}
+
+fn words_of(most: usize) -> impl Strategy<Value = String> {
+    prop::string::string_regex(&format!("[a-z]{{1,{most}}}")).unwrap()
+}
+
+fn any_check() -> impl Strategy<Value = CheckView> {
+    let addresses = prop::collection::vec((0u8..9, 0usize..3, prop::sample::select(TcpOutcome::ALL)), 0..5);
+    let what = (words_of(20), words_of(40), prop::option::of(prop::sample::select(Via::ALL)), any::<bool>());
+    (what, prop::sample::select(Reason::ALL), addresses, prop::collection::vec(words_of(30), 0..4)).prop_map(
+        |((namespace, target, via, judge), reason, addresses, names)| {
+            let mode = if judge { Mode::Judge } else { Mode::Report };
+            let seen = |(ip, more, outcome): (u8, usize, TcpOutcome)| {
+                let text = if ip < 5 {
+                    format!("127.0.0.{ip}:5432")
+                } else {
+                    format!("[2001:db8:1111:2222:3333:4444:5555:{ip}]:5432")
+                };
+                (address(&text, &vec![connect(outcome); more + 1]), reason)
+            };
+            match via {
+                Some(_) => {
+                    let evidence = tcp(addresses.into_iter().map(seen).collect());
+                    view(
+                        id("b", CheckKind::TcpConnect, &namespace, &format!("{target}:5432"), via),
+                        mode,
+                        reason,
+                        evidence,
+                    )
+                }
+                None => {
+                    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                    view(id("b", CheckKind::SrvWildcard, "", &target, None), mode, reason, dns(&names))
+                }
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn every_line_fits_the_terminal(
+        checks in prop::collection::vec(any_check(), 0..6), zones in prop::array::uniform2(words_of(63)),
+        name in words_of(63), width in prop::sample::select(vec![60usize, 80, 120, 200]), gaps in prop::collection::vec(words_of(30), 0..3),
+    ) {
+        let mut snapshot = snapshot(checks);
+        let boundary = &mut snapshot.boundaries[0];
+        [boundary.from, boundary.to] = zones.map(|z| z.as_str().into());
+        boundary.name = name.as_str().into();
+        snapshot.checks.iter_mut().for_each(|c| Arc::make_mut(&mut c.id).boundary = name.as_str().into());
+        let gap = |what: String| NotTested {
+            boundary: "b".into(), what: what.clone(), why: format!("{what} is not tested, because {what} is what it is, and it stays so"),
+        };
+        snapshot.not_tested = gaps.into_iter().map(gap).collect();
+        let table = shown(&rendered(&snapshot, Some(width)));
+        for line in table.lines() {
+            // The first line of a row stands beside its verdict.
+            let text = line.trim().trim_start_matches(|c: char| c.is_ascii_uppercase()).trim_start_matches("(reported)").trim();
+            let fits = line.chars().count() <= width;
+            prop_assert!(fits || !text.contains(' '), "{} > {width}: {line:?}", line.chars().count());
+            prop_assert!(line.trim_end().len() == line.len() || fits);
+        }
+        // Narrow or wide, the words are the same.
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        prop_assert_eq!(words(&table), words(&shown(&rendered(&snapshot, None))));
+    }
+
+    #[test]
+    fn plain_text_is_harmless(text in any::<String>()) {
+        let plain = crate::model::plain(&text);
+        prop_assert!(plain.chars().all(is_harmless));
+        if text.chars().all(is_harmless) {
+            prop_assert_eq!(plain, text);
+        }
+    }
+}
