@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::support::{
@@ -179,7 +179,10 @@ fn clients_that_never_finish_their_request_are_cut() {
             stream
         })
         .collect();
+    let began = Instant::now();
     assert_eq!(agent.get("/-/healthy").status, 200);
+    // Ten seconds for the request's headers, and some for a busy machine.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     // The first ones were told off by now.
     let mut rest = Vec::new();
     idle[0].set_read_timeout(Some(SOON)).unwrap();
