@@ -132,18 +132,20 @@ fn slow_readers_stop_neither_others_nor_the_sweeps() {
     agent.wait_for_sweeps();
     let sweeps = || agent.page().value("segprobe_sweep_duration_seconds_count", &[("boundary", "b")]).unwrap();
 
-    let (stop, read) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (stop, reading) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let readers: Vec<_> = (0..40)
         .map(|_| {
-            let (stop, read, address) = (stop.clone(), read.clone(), agent.address);
-            thread::spawn(move || read_slowly(address, &stop, &read))
+            let (stop, reading, address) = (stop.clone(), reading.clone(), agent.address);
+            thread::spawn(move || read_slowly(address, &stop, &reading))
         })
         .collect();
-    wait_for("all of them read", SOON, || (read.load(Ordering::Relaxed) >= 40).then_some(()));
+    wait_for("all of them read", SOON, || (reading.load(Ordering::Relaxed) == 40).then_some(()));
     let before = sweeps();
+    let began = Instant::now();
     for _ in 0..10 {
         assert_eq!(agent.get("/metrics").status, 200);
     }
+    assert!(began.elapsed() < Duration::from_secs(8), "they waited for the slow ones: {:?}", began.elapsed());
     wait_for("another sweep", SOON, || (sweeps() > before).then_some(()));
     let peak = agent.process.peak_memory();
     assert!(peak < 64 << 10, "the agent took {peak} KiB");
@@ -152,16 +154,17 @@ fn slow_readers_stop_neither_others_nor_the_sweeps() {
 }
 
 /// Asks for the page and reads a byte a second, through a window as small as the kernel makes it.
-fn read_slowly(address: SocketAddr, stop: &AtomicBool, read: &AtomicUsize) {
+fn read_slowly(address: SocketAddr, stop: &AtomicBool, reading: &AtomicUsize) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(1).unwrap();
     socket.connect(&address.into()).unwrap();
     let mut stream = TcpStream::from(socket);
     write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    reading.fetch_add(1, Ordering::Relaxed);
     while !stop.load(Ordering::Relaxed) {
-        stream.read_exact(&mut [0]).unwrap();
-        read.fetch_add(1, Ordering::Relaxed);
         thread::sleep(Duration::from_secs(1));
+        stream.read_exact(&mut [0]).unwrap();
     }
 }
 
