@@ -102,7 +102,8 @@ fn detail_stays_on_loopback() {
         kill $agent
     "#;
     let mut command = Command::new("unshare");
-    command.args(["-Urn", "sh", "-c", script, SEGPROBE, &path]);
+    // In a process namespace as well: whatever happens, nothing of the script is left behind.
+    command.args(["-Urnp", "--fork", "--kill-child", "sh", "-c", script, SEGPROBE, &path]);
     let ended = process::run(command, SOON);
     let expected = "\
 GET http://127.0.0.1:11450/metrics 200
