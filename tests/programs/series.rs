@@ -138,7 +138,7 @@ fn three_thousand_checks() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever the verdicts and the bounds are: bounded, accounted for, the worst first, never twice the same series.
     #[test]
