@@ -34,6 +34,8 @@ use crate::{
 
 /// Changed files are noticed within this time.
 const WATCH: Duration = Duration::from_secs(5);
+/// Why a reload was tried: the files were looked at.
+const WATCHED: &str = "changed file";
 /// Running sweeps and open requests get this long at the end.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -83,6 +85,12 @@ struct Sweeping {
     tasks: TaskTracker,
 }
 
+/// What was last tried to load, so that a bad file is not complained of again and again.
+struct Tried {
+    digest: String,
+    problem: Option<String>,
+}
+
 impl Agent<'_> {
     async fn live(
         &self,
@@ -105,8 +113,7 @@ impl Agent<'_> {
         let mut server = tokio::spawn(http::serve(listener, site, stop.clone()));
         let mut watch = tokio::time::interval(WATCH);
         watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // What was last tried, so that a bad file is not complained of again and again.
-        let mut tried = sweeping.loaded.config.hash.clone();
+        let mut tried = Tried { digest: sweeping.loaded.config.hash.clone(), problem: None };
         loop {
             tokio::select! {
                 _ = term.recv() => break,
@@ -120,8 +127,9 @@ impl Agent<'_> {
                 }
                 _ = watch.tick() => {
                     let now = sweeping.loaded.files.digest().unwrap_or_else(|e| e.to_string());
-                    if now != tried {
-                        let _ = self.reload(&mut sweeping, "changed file", &mut tried).await;
+                    // A bad configuration is tried again: what mends it may be a file that it only names.
+                    if now != tried.digest || tried.problem.is_some() {
+                        let _ = self.reload(&mut sweeping, WATCHED, &mut tried).await;
                     }
                 }
                 ended = &mut server => {
@@ -177,13 +185,13 @@ impl Agent<'_> {
     }
 
     /// Reads the configuration again; a bad one leaves the old one running.
-    async fn reload(&self, sweeping: &mut Sweeping, why: &str, tried: &mut String) -> Result<(), String> {
+    async fn reload(&self, sweeping: &mut Sweeping, why: &str, tried: &mut Tried) -> Result<(), String> {
         let loaded = load_plan(&self.args.config.config_file, &self.args.place);
-        *tried = sweeping.loaded.files.digest().unwrap_or_else(|e| e.to_string());
+        tried.digest = sweeping.loaded.files.digest().unwrap_or_else(|e| e.to_string());
         let result = match loaded {
             Err(failure) => Err(failure.to_string()),
             Ok(loaded) => {
-                *tried = loaded.config.hash.clone();
+                tried.digest = loaded.config.hash.clone();
                 sweeping.stop.cancel();
                 sweeping.tasks.close();
                 sweeping.tasks.wait().await;
@@ -198,8 +206,10 @@ impl Agent<'_> {
         self.metrics.reloaded(result.is_ok());
         match &result {
             Ok(()) => info!(why, config_hash = sweeping.loaded.config.hash, "configuration reloaded"),
+            Err(problem) if why == WATCHED && tried.problem.as_ref() == Some(problem) => {}
             Err(problem) => error!(why, problem, "configuration not reloaded, the old one stays"),
         }
+        tried.problem = result.clone().err();
         result
     }
 }

@@ -74,10 +74,10 @@ fn is_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-pub fn check(
-    main: &Path,
+pub fn check<'a>(
+    main: &'a Path,
     document: doc::Document,
-    targets: Vec<(&Path, Located<doc::Target>)>,
+    targets: impl Iterator<Item = (&'a Path, Result<Located<doc::Target>, Problem>)>,
     hash: String,
 ) -> Result<Config, LoadError> {
     let mut c = Checker { main, problems: Vec::new() };
@@ -223,10 +223,10 @@ fn boundaries(
     checked
 }
 
-fn check_targets(
+fn check_targets<'a>(
     c: &mut Checker<'_>,
     zones: &BTreeMap<Arc<str>, Vec<Arc<str>>>,
-    targets: Vec<(&Path, Located<doc::Target>)>,
+    targets: impl Iterator<Item = (&'a Path, Result<Located<doc::Target>, Problem>)>,
 ) -> Vec<Target> {
     // Words repeat in thousands of targets: each is kept once.
     let mut words: BTreeSet<Arc<str>> = zones.keys().chain(zones.values().flatten()).cloned().collect();
@@ -239,8 +239,18 @@ fn check_targets(
     };
     let mut identities = HashMap::new();
     let mut addresses = 0;
-    let mut checked = Vec::with_capacity(targets.len());
-    for (file, Located { value: target, at }) in targets {
+    let mut checked = Vec::new();
+    for (file, target) in targets {
+        if c.problems.len() >= MOST_PROBLEMS {
+            break;
+        }
+        let Located { value: target, at } = match target {
+            Ok(target) => target,
+            Err(problem) => {
+                c.problems.push(problem);
+                continue;
+            }
+        };
         let before = c.problems.len();
         let zone = intern(&target.zone);
         let namespace = intern(target.namespace.as_deref().unwrap_or_default());

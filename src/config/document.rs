@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::scalars::{Ip, Located, OneOrMany, PortEntry, Span};
+use super::scalars::{Ip, Located, OneOrMany, PortEntry, Span, list};
 use crate::model::ClosedRule;
 
 /// segprobe's configuration.
@@ -18,16 +18,19 @@ pub struct Document {
     /// What is tested.
     pub boundaries: Located<Vec<Located<Boundary>>>,
     /// What is in the zones.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
+    #[schemars(with = "Vec<Located<Target>>")]
     pub targets: Vec<Located<Target>>,
     /// Further files with targets (YAML or JSON, by their ending), relative to this one; `*` and `?` may stand for parts of a name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
+    #[schemars(with = "Vec<Located<String>>")]
     pub target_files: Vec<Located<String>>,
     /// The agent's own place in the network.
     #[serde(default)]
     pub vantage: Vantage,
     /// Second vantages of the agent that are known to be allowed to reach a zone.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
+    #[schemars(with = "Vec<Located<Witness>>")]
     pub witnesses: Vec<Located<Witness>>,
     /// What the vantage may reach, and what nobody may reach.
     #[serde(default)]
@@ -192,6 +195,7 @@ pub enum KindWord {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TargetFile {
+    #[serde(deserialize_with = "list")]
     pub targets: Vec<Located<Target>>,
 }
 

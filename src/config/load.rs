@@ -161,11 +161,12 @@ pub fn parse(name: &Path, text: &str) -> Result<Config, LoadError> {
 fn finish(main: &Path, text: &str, mut document: Document, targets: &[(PathBuf, String)]) -> Result<Config, LoadError> {
     let hash = digest(text, targets);
     let own = std::mem::take(&mut document.targets);
-    let mut located: Vec<(&Path, Located<Target>)> = own.into_iter().map(|t| (main, t)).collect();
+    let mut files = Vec::with_capacity(targets.len());
     for (path, text) in targets {
-        located.extend(target_file(path, text)?.into_iter().map(|t| (path.as_path(), t)));
+        files.push((path.as_path(), target_file(path, text)?));
     }
-    cross_checks::check(main, document, located, hash)
+    let files = files.into_iter().flat_map(|(path, targets)| targets.map(move |target| (path, target)));
+    cross_checks::check(main, document, own.into_iter().map(|t| (main, Ok(t))).chain(files), hash)
 }
 
 fn read(path: &Path, most: u32) -> Result<String, Problem> {
@@ -188,11 +189,14 @@ fn document(path: &Path, text: &str) -> Result<Document, Problem> {
     yaml(path, text)
 }
 
-fn target_file(path: &Path, text: &str) -> Result<Vec<Located<Target>>, Problem> {
+/// The targets of one file, each read when it is asked for where the format allows it.
+type Targets<'a> = Box<dyn Iterator<Item = Result<Located<Target>, Problem>> + 'a>;
+
+fn target_file<'a>(path: &'a Path, text: &'a str) -> Result<Targets<'a>, Problem> {
     if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
         return json_targets(path, text);
     }
-    Ok(yaml::<TargetFile>(path, text)?.targets)
+    Ok(Box::new(yaml::<TargetFile>(path, text)?.targets.into_iter().map(Ok)))
 }
 
 fn yaml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, Problem> {
@@ -257,7 +261,7 @@ fn with_found(message: &str, text: &str, at: Position) -> String {
     }
 }
 
-fn json_targets(path: &Path, text: &str) -> Result<Vec<Located<Target>>, Problem> {
+fn json_targets<'a>(path: &'a Path, text: &'a str) -> Result<Targets<'a>, Problem> {
     let problem = |e: &serde_json::Error, base: Position| {
         let line = base.line + e.line() as u64 - 1;
         let column = if e.line() == 1 { base.column + (e.column() as u64).max(1) - 1 } else { e.column() as u64 };
@@ -267,10 +271,9 @@ fn json_targets(path: &Path, text: &str) -> Result<Vec<Located<Target>>, Problem
     };
     let start = Position { line: 1, column: 1 };
     let file: JsonTargetFile<'_> = serde_json::from_str(text).map_err(|e| problem(&e, start))?;
-    // Not with capacity: a file of four million zeros would take a gigabyte before the first is found wrong.
-    let mut targets = Vec::new();
     let (mut at, mut seen) = (start, 0);
-    for raw in file.targets {
+    // One at a time: as a list they would take several times the memory of what is kept of them.
+    Ok(Box::new(file.targets.into_iter().map(move |raw| {
         // The raw value borrows from the text, so the difference of their addresses is its offset.
         let offset = raw.get().as_ptr() as usize - text.as_ptr() as usize;
         for byte in &text.as_bytes()[seen..offset] {
@@ -282,7 +285,6 @@ fn json_targets(path: &Path, text: &str) -> Result<Vec<Located<Target>>, Problem
         }
         seen = offset;
         let value = serde_json::from_str(raw.get()).map_err(|e| problem(&e, at))?;
-        targets.push(Located { value, at });
-    }
-    Ok(targets)
+        Ok(Located { value, at })
+    })))
 }

@@ -68,6 +68,11 @@ impl JsonSchema for Span {
     }
 }
 
+/// A list, or nothing at all: what is left of a key when all its entries are commented out.
+pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Option::<Vec<T>>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
 /// One value, or a list of them.
 #[derive(Clone, Debug)]
 pub struct OneOrMany<T>(pub Vec<T>);

@@ -78,6 +78,8 @@ struct Row<'a> {
 }
 
 const VERDICT_WIDTH: usize = 12;
+/// Room for the longest word beside a name: an IPv6 address and its port.
+const LEAST_WORDS: usize = 48;
 
 impl Row<'_> {
     fn name(&self) -> String {
@@ -114,7 +116,7 @@ impl Row<'_> {
         let used = indent + self.name_width().max(names) + 2;
         match width {
             // Beside the name where there is room for words, below it where there is not.
-            Some(width) if width < used + 40 => {
+            Some(width) if width < used + LEAST_WORDS => {
                 wrapped(out, &self.name(), 0, indent, Some(width))?;
                 wrapped(out, &text, indent + 2, indent + 2, Some(width))
             }
