@@ -27,9 +27,9 @@ pub fn evidence(view: &CheckView) -> String {
 /// Text without control and formatting characters: names come from hostile servers.
 pub fn plain(text: &str) -> String {
     // Control, line and paragraph separators, what turns the direction of text, and what has no width.
-    let hides = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    let hides = |c: char| match c {
+        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => true,
+        c => c.is_control(),
     };
     if !text.contains(hides) {
         return text.to_owned();
