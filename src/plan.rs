@@ -109,6 +109,9 @@ pub struct Cost {
 /// Connects to positive controls in one round: 12 in a sweep's two rounds tell 30 % loss each way with 99.98 % certainty.
 pub const CONTROL_CONNECTS: usize = 6;
 
+/// In a long sweep the controls are repeated so often: a vantage that goes offline in between is seen.
+pub const CONTROLS_EVERY: Duration = Duration::from_secs(10);
+
 /// Makes the plan. `system_dns` are the servers that `system` stands for; `namespace` labels the own vantage where the
 /// configuration does not.
 pub fn plan(config: &Config, system_dns: &[SocketAddr], namespace: &str) -> Plan {
@@ -317,7 +320,7 @@ fn dns_check(
 
 impl BoundaryPlan {
     /// What one sweep of this boundary costs under the configuration's budgets.
-    pub fn cost(&self, config: &Config, positive: usize) -> Cost {
+    pub fn cost(&self, config: &Config, positive: &[SocketAddr]) -> Cost {
         let mut addresses = 0;
         let mut dns_queries = 0;
         let mut dns_seconds: HashMap<SocketAddr, usize> = HashMap::new();
@@ -338,15 +341,22 @@ impl BoundaryPlan {
             }
         }
         let witness = if self.witnessed { 2 } else { 0 };
-        let negative: usize = config.negative.iter().map(|n| n.ports.len()).sum();
         let attempts = self.boundary.attempts as usize + witness;
-        let connects = addresses * attempts + 2 * (CONTROL_CONNECTS.max(positive) + negative);
         let per_second = config.pace.per_second as usize;
         let paced = (addresses * attempts).div_ceil(per_second);
         let dns = dns_seconds.values().max().copied().unwrap_or(0).div_ceil(config.dns.queries_per_second as usize);
         let rounds = addresses.div_ceil(config.pace.in_flight as usize);
         let silent = self.boundary.timeout * u32::try_from(attempts * rounds + 2).unwrap_or(u32::MAX);
         let least = Duration::from_secs(paced.max(dns) as u64);
+        let most = least.max(silent);
+        let of_family = |family: &Family| positive.iter().filter(|p| Family::of(p.ip()) == *family).count();
+        let of_families = Family::ALL.iter().map(of_family).filter(|count| *count > 0);
+        let controls: usize = of_families.map(|count| count.max(CONTROL_CONNECTS)).sum();
+        let negative: usize = config.negative.iter().map(|n| n.ports.len()).sum();
+        let negative = negative * if self.witnessed { 2 } else { 1 };
+        // One round before, one after, and one now and then in between.
+        let rounds = 2 + usize::try_from(most.as_secs() / CONTROLS_EVERY.as_secs()).unwrap_or(usize::MAX - 2);
+        let connects = (addresses * attempts).saturating_add(rounds.saturating_mul(controls + negative));
         Cost {
             checks: self.checks.len(),
             addresses,
@@ -355,7 +365,7 @@ impl BoundaryPlan {
             packets_per_second: 2 * per_second.min(connects)
                 + (config.dns.queries_per_second as usize).min(dns_queries),
             least_seconds: least.as_secs(),
-            most_seconds: least.max(silent).as_secs(),
+            most_seconds: most.as_secs(),
         }
     }
 }

@@ -185,11 +185,13 @@ impl Sweeper {
         let mut results = Vec::with_capacity(planned.checks.len());
         for (check, addresses) in tcp.iter().zip(per_check) {
             let judge = |seen: AddressSeen| {
-                let around = seen.address.map(|a| own_controls.around(a, seen.started, seen.ended));
                 let captured = seen.address.is_some_and(|a| witness_controls.is_captured(a));
                 let says = judge_witness(seen.witness.as_deref(), captured);
-                let unknown = crate::verdict::Around { vantage_proven: false, lossy: false, captured: false };
-                let reason = judge_address(rule, &seen, around.unwrap_or(unknown), says);
+                let around = match seen.address {
+                    Some(address) => own_controls.around(address, seen.started, seen.ended),
+                    None => own_controls.around_nowhere(),
+                };
+                let reason = judge_address(rule, &seen, around, says);
                 (seen, reason)
             };
             let addresses: Box<[_]> = addresses.into_iter().map(judge).collect();

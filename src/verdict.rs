@@ -199,6 +199,12 @@ impl Controls {
         Around { vantage_proven, lossy: self.lossy[family], captured: self.is_captured(address) }
     }
 
+    /// What is known around a name that gave no address: the vantage works where either family does.
+    pub fn around_nowhere(&self) -> Around {
+        let vantage_proven = Family::ALL.iter().any(|family| self.is_proven(*family));
+        Around { vantage_proven, lossy: false, captured: false }
+    }
+
     /// True when a negative control for this port and range answered.
     pub fn is_captured(&self, address: SocketAddr) -> bool {
         self.captured.iter().any(|(range, port)| *port == address.port() && range.contains(&address.ip()))

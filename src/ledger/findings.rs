@@ -121,7 +121,12 @@ impl Findings {
                 let finding = &mut self.0[known];
                 // What was not measured neither closes a finding nor starts its count anew.
                 finding.blocked += u32::from(verdict != Verdict::Inconclusive);
-                finding.unlisted = if listed { 0 } else { finding.unlisted + 1 };
+                finding.unlisted = match reason {
+                    _ if listed => 0,
+                    // A vantage that sees nothing cannot see that an address is gone.
+                    Reason::VantageOffline | Reason::Captured | Reason::Lossy | Reason::LocalError => finding.unlisted,
+                    _ => finding.unlisted + 1,
+                };
                 let closed = match finding {
                     Finding { blocked, closes_at, .. } if *blocked >= *closes_at => Closed::Resolved,
                     Finding { unlisted: GONE_AFTER.., .. } => Closed::Gone,

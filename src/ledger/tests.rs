@@ -174,7 +174,7 @@ fn closed(transitions: &[Transition]) -> Vec<(Option<SocketAddr>, Closed)> {
 }
 
 use AddressKind::{Endpoint, Virtual};
-use Reason::{Blocked, NoWitness, Reached, TargetDown, VantageOffline, VirtualAddress};
+use Reason::{Blocked, Captured, LocalError, Lossy, NoWitness, Reached, TargetDown, VantageOffline, VirtualAddress};
 
 #[test]
 fn a_finding_opens_at_once_and_closes_after_three_or_ten_in_a_row() {
@@ -282,6 +282,10 @@ fn an_address_of_a_name_is_gone_after_three_sweeps_without_it_in_a_row() {
     // The name hides it, and it is open: it is not gone either.
     for reason in [TargetDown, TargetDown, Reached, TargetDown, TargetDown] {
         assert_eq!(closed(&bench.sweep(&id, Virtual, &[(1, false, reason)])), []);
+    }
+    // A vantage that sees nothing cannot see that it is gone.
+    for blind in [VantageOffline, Captured, Lossy, LocalError, VantageOffline] {
+        assert_eq!(closed(&bench.sweep(&id, Virtual, &[(1, false, blind)])), [], "{blind}");
     }
     assert_eq!(closed(&bench.sweep(&id, Virtual, &[(1, false, TargetDown)])), [(Some(pair(1)), Closed::Gone)]);
 }

@@ -46,9 +46,11 @@ pub async fn enumerate(session: &mut Session<'_>, technique: &Technique<'_>) -> 
         let reply = session.ask(question).await;
         account(&mut seen, &reply);
         if let Some(message) = &reply.message {
-            if reply.class == ReplyClass::Answered {
+            // Whatever the rcode says, records tell: an alias to nowhere is NXDOMAIN with its CNAME.
+            if !message.answers.is_empty() {
                 (technique.read)(question, message, &mut seen);
-            } else if seen.soa.is_none() {
+            }
+            if reply.class != ReplyClass::Answered && seen.soa.is_none() {
                 seen.soa = soa_owner(message).map(|owner| owner.to_ascii().into());
             }
             for code in extended_errors(message) {

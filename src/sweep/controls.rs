@@ -1,10 +1,6 @@
 //! The controls around and between the attempts of a sweep: what the vantage may reach, and what nobody may.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
@@ -14,14 +10,11 @@ use crate::{
     ledger::ControlState,
     model::{Family, Identity},
     observation::{ControlRound, ControlSeen, TcpOutcome},
-    plan::{CONTROL_CONNECTS, Check, Question},
+    plan::{CONTROL_CONNECTS, CONTROLS_EVERY, Check, Question},
     probe::tcp::{Connect, connect},
     vantage::Vantage,
     verdict::Controls,
 };
-
-/// In a long sweep the controls are repeated so often: a vantage that goes offline in between is seen.
-const BETWEEN: Duration = Duration::from_secs(10);
 
 /// The rounds of one sweep.
 pub(super) struct Rounds {
@@ -88,7 +81,7 @@ impl Rounds {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return self,
-                () = tokio::time::sleep(BETWEEN) => self.run().await,
+                () = tokio::time::sleep(CONTROLS_EVERY) => self.run().await,
             }
         }
     }

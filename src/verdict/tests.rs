@@ -396,6 +396,9 @@ fn one_family_says_nothing_of_the_other() {
     assert!(clock.around(&controls, "127.0.0.9:80", 2, 3).vantage_proven);
     assert!(!clock.around(&controls, "[::9]:80", 2, 3).vantage_proven);
     assert!(controls.is_proven(Family::V4) && !controls.is_proven(Family::V6));
+    // A name without an address has no family: any that works will do.
+    assert!(controls.around_nowhere().vantage_proven);
+    assert!(!digest(&[]).around_nowhere().vantage_proven);
     rounds[0].positive[0].seen.outcome = TcpOutcome::Filtered;
     let controls = digest(&rounds);
     assert!(controls.is_lossy(Family::V4) && !controls.is_lossy(Family::V6));

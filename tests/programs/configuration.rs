@@ -188,7 +188,7 @@ fn no_file() {
     assert!(line.starts_with(" cannot read: No such file"), "{line}");
     let line = complaint_of(Path::new("/dev/zero"));
     assert!(line.starts_with(" larger than 4 MiB"), "{line}");
-    assert_eq!(complaint(""), "1:1: unexpected end of file");
+    assert_eq!(complaint(""), "1:1: unexpected end of input");
 }
 
 #[test]
@@ -197,9 +197,9 @@ fn unknown_and_duplicate_keys() {
     assert!(line.starts_with("7:1: unknown field `colour`, expected one of zones, boundaries, targets"), "{line}");
     let line = complaint(GOOD.replace("name: b,", "name: b, colour: red,"));
     assert!(line.starts_with("3:15: unknown field `colour`, expected one of name, from, to"), "{line}");
-    assert_eq!(complaint(format!("{GOOD}dns: {{}}\n")), "7:1: duplicate mapping key `dns` is not allowed here");
+    assert_eq!(complaint(format!("{GOOD}dns: {{}}\n")), "7:1: the key `dns` stands here a second time");
     let line = complaint(GOOD.replace("from: low", "from: low, from: high"));
-    assert_eq!(line, "3:26: duplicate mapping key `from` is not allowed here");
+    assert_eq!(line, "3:26: the key `from` stands here a second time");
     let line = complaint(format!("{GOOD}---\n{GOOD}"));
     assert!(line.starts_with("8:1: ") && line.contains("multiple"), "{line}");
 }
