@@ -296,7 +296,7 @@ impl Sweeper {
             per_check[check].push(seen);
             self.progress.finish();
         };
-        for (index, job) in attempts.jobs.iter().enumerate() {
+        for (index, job) in (0..).zip(&attempts.jobs) {
             spacing.wait(job.address.ip()).await;
             let Ok(place) = self.in_flight.acquire().await else { break };
             self.pace.turn().await;

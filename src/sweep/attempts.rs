@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -80,36 +83,43 @@ pub(super) struct Attempts {
 
 /// A job while it runs: it holds a place in flight, and leaves a result in any case. No address is forgotten, or its check
 /// might pass without it.
+///
+/// Its fields are small, and its future has no second copy of them (`mut self` would make one): 512 bytes a task, and no more
+/// than that for thousands in flight.
 pub(super) struct Slot {
     of: Arc<Attempts>,
-    index: usize,
-    filled: bool,
+    index: u32,
+    filled: AtomicBool,
 }
 
 impl Slot {
     /// Takes over a place in flight.
-    pub fn new(of: Arc<Attempts>, index: usize, place: SemaphorePermit<'_>) -> Self {
+    pub fn new(of: Arc<Attempts>, index: u32, place: SemaphorePermit<'_>) -> Self {
         place.forget();
-        Self { of, index, filled: false }
+        Self { of, index, filled: AtomicBool::new(false) }
     }
 
     /// Runs the job to its result.
-    pub async fn run(mut self) {
-        let seen = self.of.run(&self.of.jobs[self.index]).await;
+    pub async fn run(self) {
+        let seen = self.of.run(self.job()).await;
         self.fill(seen);
     }
 
-    fn fill(&mut self, seen: AddressSeen) {
-        self.filled = true;
+    fn job(&self) -> &Job {
+        &self.of.jobs[self.index as usize]
+    }
+
+    fn fill(&self, seen: AddressSeen) {
+        self.filled.store(true, Ordering::Relaxed);
         // Nobody waits for a sweep that was given up.
-        let _ = self.of.done.send((self.of.jobs[self.index].check, seen));
+        let _ = self.of.done.send((self.job().check, seen));
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if !self.filled {
-            let Job { address, kind, listed, .. } = self.of.jobs[self.index];
+        if !self.filled.load(Ordering::Relaxed) {
+            let Job { address, kind, listed, .. } = *self.job();
             let now = Instant::now();
             let attempts = [TcpSeen::error(None)].into();
             let address = Some(address);
