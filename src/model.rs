@@ -345,6 +345,15 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_lists_every_reason() {
+        let readme = include_str!("../README.md");
+        for reason in Reason::ALL {
+            let row = format!("| `{}` | `{reason}` | {} |", reason.verdict(), reason.explain());
+            assert!(readme.contains(&row), "README.md lacks the line {row}");
+        }
+    }
+
+    #[test]
     fn reasons_are_ordered_as_their_verdicts() {
         assert!(Reason::ALL.windows(2).all(|w| w[0].verdict() <= w[1].verdict() && w[0] < w[1]));
     }
