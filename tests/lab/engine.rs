@@ -20,8 +20,8 @@ pub struct Knobs {
     pub source: Option<String>,
     pub witness: Option<String>,
     pub positive: Vec<String>,
-    /// What is in the negative control.
-    pub negative: Option<String>,
+    /// What is in each negative control.
+    pub negative: Vec<String>,
     /// The resolver of the targets' names; the system's is never asked.
     pub resolver: String,
 }
@@ -39,7 +39,7 @@ impl Default for Knobs {
             source: None,
             witness: None,
             positive: Vec::new(),
-            negative: None,
+            negative: Vec::new(),
             resolver: String::new(),
         }
     }

@@ -96,7 +96,7 @@ pub struct Case {
     #[serde(default = "control")]
     positive: Vec<String>,
     #[serde(default)]
-    negative: Option<String>,
+    negative: Vec<String>,
     /// Replaces the scenario's.
     #[serde(default)]
     target: Option<String>,
@@ -224,7 +224,7 @@ impl Scenario {
             source: of(&case.source),
             witness: of(&case.witness),
             positive: filled(&case.positive, family),
-            negative: of(&case.negative),
+            negative: filled(&case.negative, family),
             resolver: fill("$control", family),
             interval: default.interval,
         }
