@@ -136,7 +136,7 @@ fn findings(text: &mut String, view: &CheckView, result: &CheckResult) {
     let Some(first) = view.findings.first() else { return };
     let closing = view.findings.iter().find(|f| f.blocked > 0);
     if first.since < result.at {
-        let _ = write!(text, "; open since {}", first.since.strftime("%Y-%m-%d %H:%M:%SZ"));
+        let _ = write!(text, "; finding open since {}", first.since.strftime("%Y-%m-%d %H:%M:%SZ"));
     }
     if let Some(closing) = closing {
         let _ = write!(text, ", blocked {} of {} times{}", closing.blocked, closing.closes_at, at(closing.address));
