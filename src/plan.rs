@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     config::{Address, Boundary, Config, DnsServer, PositiveControl, Target},
-    model::{AddressKind, CheckId, CheckKind, Expect, Family, Identity, Mode, Via},
+    model::{AddressKind, CheckId, CheckKind, Expect, Family, Identity, Mode, NegativeControl, Via},
 };
 
 /// Everything that will be asked.
@@ -23,6 +23,9 @@ pub struct Plan {
     pub source: Arc<Identity>,
     /// Positive controls of the own vantage.
     pub positive: Vec<SocketAddr>,
+    /// Negative controls, each also on the ports of the positive controls in its range: a proxy that answers for those would
+    /// make an offline vantage look good.
+    pub negative: Vec<NegativeControl>,
     /// Servers that resolve the names of targets.
     pub resolver: Vec<SocketAddr>,
     /// What will not be tested, or cannot be proven, and why.
@@ -130,10 +133,17 @@ pub fn plan(config: &Config, system_dns: &[SocketAddr], namespace: &str) -> Plan
             PositiveControl::Address(address) => positive.push(*address),
         }
     }
+    let mut negative = config.negative.clone();
+    for control in &mut negative {
+        let in_range = positive.iter().filter(|p| control.range.contains(&p.ip())).map(|p| p.port());
+        control.ports.extend(in_range);
+        control.ports.sort_unstable();
+        control.ports.dedup();
+    }
     let mut not_tested = Vec::new();
     let boundaries =
         config.boundaries.iter().map(|b| boundary_plan(config, b, &source, system_dns, &positive, &mut not_tested));
-    Plan { boundaries: boundaries.collect(), source, positive, resolver, not_tested }
+    Plan { boundaries: boundaries.collect(), source, positive, negative, resolver, not_tested }
 }
 
 fn boundary_plan(
@@ -320,7 +330,7 @@ fn dns_check(
 
 impl BoundaryPlan {
     /// What one sweep of this boundary costs under the configuration's budgets.
-    pub fn cost(&self, config: &Config, positive: &[SocketAddr]) -> Cost {
+    pub fn cost(&self, config: &Config, positive: &[SocketAddr], negative: &[NegativeControl]) -> Cost {
         let mut addresses = 0;
         let mut dns_queries = 0;
         let mut dns_seconds: HashMap<SocketAddr, usize> = HashMap::new();
@@ -352,7 +362,7 @@ impl BoundaryPlan {
         let of_family = |family: &Family| positive.iter().filter(|p| Family::of(p.ip()) == *family).count();
         let of_families = Family::ALL.iter().map(of_family).filter(|count| *count > 0);
         let controls: usize = of_families.map(|count| count.max(CONTROL_CONNECTS)).sum();
-        let negative: usize = config.negative.iter().map(|n| n.ports.len()).sum();
+        let negative: usize = negative.iter().map(|n| n.ports.len()).sum();
         let negative = negative * if self.witnessed { 2 } else { 1 };
         // One round before, one after, and one now and then in between.
         let rounds = 2 + usize::try_from(most.as_secs() / CONTROLS_EVERY.as_secs()).unwrap_or(usize::MAX - 2);

@@ -177,7 +177,7 @@ impl Sweeper {
         }
 
         let lost = lost_connects(&per_check);
-        let negative = &self.config.negative;
+        let negative = &self.plan.negative;
         let own_controls = Controls::digest(&rounds.own, negative, lost);
         let witness_controls = Controls::digest(&rounds.witness, negative, [false; 2]);
         let rule = TcpRule { expect: boundary.expect, closed: boundary.closed };

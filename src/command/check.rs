@@ -96,7 +96,7 @@ fn show_plan(config: &Config, plan: &Plan) -> io::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     for planned in &plan.boundaries {
         let boundary = &planned.boundary;
-        let cost = planned.cost(config, &plan.positive);
+        let cost = planned.cost(config, &plan.positive, &plan.negative);
         writeln!(
             out,
             "{}  {} → {}, expected {}, every {} s: {} checks of {} addresses and ports",

@@ -62,6 +62,7 @@ fn plan(boundaries: Vec<(Boundary, Vec<Check>)>) -> Plan {
     Plan {
         boundaries: boundaries.into_iter().map(planned).collect(),
         source: Arc::new(Identity { namespace: "web".into(), name: "own".into() }),
+        negative: Vec::new(),
         positive: Vec::new(),
         resolver: Vec::new(),
         not_tested: Vec::new(),

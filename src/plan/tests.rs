@@ -258,16 +258,16 @@ fn what_a_sweep_costs() {
     let config = config(&rest);
     let plan = plan(&config, &SYSTEM[..1], "");
     assert_eq!(
-        plan.boundaries[0].cost(&config, &plan.positive),
+        plan.boundaries[0].cost(&config, &plan.positive, &plan.negative),
         Cost {
             checks: 4,
             addresses: 3,
-            // Two attempts and two of the witness, and three rounds in 12 s of six positive controls and one negative, from
-            // both vantages.
-            connects: 3 * (2 + 2) + 3 * (6 + 2),
+            // Two attempts and two of the witness, and three rounds in 12 s of six positive controls and, from both
+            // vantages, the negative one on its own port and the positive control's.
+            connects: 3 * (2 + 2) + 3 * (6 + 2 * 2),
             // Wildcards: 8 for all namespaces, 4 for each of two; controls 2 + 2, self-check 1. Look-up: 3; 2 + 2; 3.
             dns_queries: (8 + 2 * 4 + 2 + 2 + 1) + (3 + 2 + 2 + 3),
-            packets_per_second: 2 * 36 + 20,
+            packets_per_second: 2 * 42 + 20,
             least_seconds: 2,
             most_seconds: 2 * (4 + 2),
         }
@@ -417,7 +417,7 @@ proptest! {
             (boundary.attempts, boundary.timeout) = (attempts, Duration::from_secs(seconds));
         }
         for boundary in plan(&config, &SYSTEM, "").boundaries {
-            let cost = boundary.cost(&config, &SYSTEM);
+            let cost = boundary.cost(&config, &SYSTEM, &config.negative);
             prop_assert_eq!(cost.checks, boundary.checks.len());
             prop_assert!(cost.connects >= cost.addresses * attempts as usize);
             prop_assert!(cost.least_seconds <= cost.most_seconds);
@@ -434,7 +434,7 @@ fn the_largest_configuration_costs_a_finite_time() {
     config.targets[0].endpoints = vec![IpAddr::from([127, 0, 9, 1]); 500_000].into();
     config.pace = crate::config::PaceConfig { in_flight: 1, per_second: 1, spacing: Duration::MAX };
     (config.boundaries[0].attempts, config.boundaries[0].timeout) = (10, Duration::from_secs(7 * 24 * 3600));
-    let cost = plan(&config, &SYSTEM, "").boundaries[0].cost(&config, &SYSTEM[..1]);
+    let cost = plan(&config, &SYSTEM, "").boundaries[0].cost(&config, &SYSTEM[..1], &config.negative);
     assert_eq!((cost.addresses, cost.least_seconds), (500_000, 12 * 500_000));
     assert_eq!(cost.most_seconds, (12 * 500_000 + 2) * 7 * 24 * 3600);
 }

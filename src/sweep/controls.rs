@@ -43,7 +43,7 @@ impl Rounds {
             tcp.iter().any(|c| matches!(c.question, Question::Tcp { port: p, .. } if p == port))
                 || sweeper.plan.positive.iter().any(|p| p.port() == port)
         };
-        let negative = sweeper.config.negative.iter();
+        let negative = sweeper.plan.negative.iter();
         let negative = negative.flat_map(|n| n.ports.iter().map(|port| SocketAddr::new(n.address, *port)));
         Self {
             vantage: sweeper.own.clone(),
