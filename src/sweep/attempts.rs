@@ -174,6 +174,8 @@ impl Attempts {
 
 #[cfg(test)]
 mod tests {
+    use std::{io, sync::atomic::AtomicU32};
+
     use super::*;
 
     #[test]
@@ -190,5 +192,45 @@ mod tests {
         order(&mut jobs);
         let addresses: Vec<_> = jobs.iter().map(|j| j.address.to_string()).collect();
         assert_eq!(addresses, ["127.0.0.3:9", "127.0.0.1:1", "127.0.0.2:1", "127.0.0.1:2"]);
+    }
+
+    /// Counts the sockets that are asked for, and gives none.
+    #[derive(Default)]
+    struct Counting(AtomicU32);
+
+    impl Vantage for Counting {
+        fn tcp(&self, _: SocketAddr) -> io::Result<socket2::Socket> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        fn udp(&self, _: SocketAddr) -> io::Result<socket2::Socket> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        fn has(&self, _: Family) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn a_witness_is_asked_about_endpoints_only() {
+        for (kind, asked) in [(AddressKind::Endpoint, 2), (AddressKind::Virtual, 0)] {
+            let vantage = Arc::new(Counting::default());
+            let (done, _) = mpsc::unbounded_channel();
+            let attempts = Attempts {
+                own: Arc::new(Counting::default()),
+                witness: Some(Witness { name: "w".into(), vantage: vantage.clone() }),
+                attempts: 1,
+                connect: Connect { timeout: Duration::from_secs(2), icmp_evidence: true },
+                spacing: Duration::ZERO,
+                pace: Arc::new(Pace::per_second(1000)),
+                in_flight: Arc::new(Semaphore::new(1)),
+                jobs: Vec::new(),
+                done,
+            };
+            let address = "127.0.0.1:1".parse().unwrap();
+            let seen = attempts.run(&Job { check: 0, address, kind, listed: true, pinned: false }).await;
+            assert_eq!(vantage.0.load(Ordering::Relaxed), asked, "{kind}");
+            assert_eq!(seen.witness.is_some(), asked > 0, "{kind}");
+        }
     }
 }
