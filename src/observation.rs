@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::model::{AddressKind, Family, words};
+use crate::model::{AddressKind, words};
 
 words! {
     /// The state that a TCP connect showed, in nmap's sense.
@@ -123,13 +123,6 @@ pub struct ControlRound {
     pub positive: Vec<ControlSeen>,
     /// Connects to what nobody has.
     pub negative: Vec<ControlSeen>,
-}
-
-impl ControlRound {
-    /// True when some positive control of the family was open.
-    pub fn reached(&self, family: Family) -> bool {
-        self.positive.iter().any(|c| Family::of(c.address.ip()) == family && c.seen.outcome == TcpOutcome::Open)
-    }
 }
 
 words! {
