@@ -195,7 +195,7 @@ fn write_config(directory: &Path, prefix: &str, targets: u32, interval: &str, pa
     let path = directory.join("segprobe.yaml");
     let text = format!(
         "zones: {{low: {{namespaces: [web]}}, high: {{namespaces: [payments]}}}}\n\
-         boundaries: [{{name: b, from: low, to: high, interval: {interval}, tcp: {{timeout: 2s, attempts: 1}}, dns: {{srv-wildcard: off, service-lookup: off}}}}]\n\
+         boundaries: [{{name: b, from: low, to: high, interval: {interval}, tcp: {{timeout: 2s, attempts: 1}}, dns: off}}]\n\
          target_files: [targets.json]\n\
          controls: {{positive: [{{tcp: '10.0.0.2:53'}}]}}\n\
          dns: {{servers: ['10.0.0.2'], resolver: 10.0.0.2}}\n\

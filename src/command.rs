@@ -108,7 +108,7 @@ fn needs_system_dns(config: &Config) -> bool {
         listed == 0 && !matches!(t.address, Some((Address::Ip(_), _)))
             || t.external.iter().any(|a| matches!(a, Address::Name(_)))
     });
-    let asked = config.boundaries.iter().any(|b| b.srv_wildcard.is_some() || b.service_lookup.is_some());
+    let asked = config.boundaries.iter().any(|b| !b.techniques.is_empty());
     (asked && config.dns.servers.contains(&DnsServer::System))
         || (config.dns.resolver == DnsServer::System && (names || config.positive.contains(&PositiveControl::Resolver)))
 }

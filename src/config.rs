@@ -15,11 +15,12 @@ use std::{
 };
 
 use hickory_resolver::proto::rr::Name;
+use ipnet::IpNet;
 
 pub use document::json_schema;
 pub use load::{Files, LoadError, Problem, load, parse};
 
-use crate::model::{AddressKind, ClosedRule, Expect, Mode, NegativeControl};
+use crate::model::{AddressKind, CheckKind, ClosedRule, Expect, Mode, NegativeControl};
 
 /// A checked configuration.
 #[derive(Debug)]
@@ -67,10 +68,8 @@ pub struct Boundary {
     pub attempts: u32,
     /// What an unexplained RST of an endpoint means.
     pub closed: ClosedRule,
-    /// `srv-wildcard`, where it is not off.
-    pub srv_wildcard: Option<Mode>,
-    /// `service-lookup`, where it is not off.
-    pub service_lookup: Option<Mode>,
+    /// DNS techniques that are not off.
+    pub techniques: Vec<(CheckKind, Mode)>,
 }
 
 /// A service, pod or host of a zone.
@@ -152,8 +151,8 @@ pub enum PositiveControl {
 pub enum DnsServer {
     /// Those of `/etc/resolv.conf`.
     System,
-    /// A server with a name for its label.
-    Named(Arc<str>, SocketAddr),
+    /// A server with a name for its label, and who answers there.
+    Named(Arc<str>, SocketAddr, AddressKind),
 }
 
 /// The cluster's DNS and how it is asked.
@@ -171,8 +170,20 @@ pub struct DnsConfig {
     pub attempts: u32,
     /// Queries a second to each server.
     pub queries_per_second: u32,
+    /// UDP questions to one server that wait for an answer at the same time.
+    pub in_flight: u32,
+    /// UDP sockets to one server: source ports, each of which may lead to another replica.
+    pub sockets: u32,
+    /// What was denied is asked again after this time.
+    pub ask_again: Duration,
     /// Names that this vantage may know: the self-check.
     pub known_names: Vec<Name>,
+    /// Ranges whose addresses are asked for by `reverse-sweep`, beside those of the targets.
+    pub reverse_ranges: Vec<IpNet>,
+    /// Addresses of the ranges that are asked for in one sweep.
+    pub reverse_per_sweep: u32,
+    /// Most disclosed names in a log event.
+    pub names_in_log: u32,
 }
 
 /// Budgets of the agent.

@@ -15,8 +15,8 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
 use crate::{
-    model::{CheckId, CheckKind, Expect, Identity, Mode, Reason, Verdict},
-    observation::{AddressSeen, DnsSeen},
+    model::{AddressKind, CheckId, CheckKind, Expect, Identity, Mode, Reason, Verdict},
+    observation::{AddressSeen, DnsSeen, Rotation},
     plan::Plan,
 };
 use findings::Findings;
@@ -56,6 +56,16 @@ pub struct CheckResult {
     pub at: Timestamp,
 }
 
+impl CheckResult {
+    /// How far the lists of a DNS check were asked; empty for TCP.
+    pub fn lists(&self) -> &[Rotation] {
+        match &self.evidence {
+            Evidence::Dns(dns) => &dns.seen.lists,
+            Evidence::Tcp(_) => &[],
+        }
+    }
+}
+
 /// What a result rests on.
 #[derive(Debug)]
 pub enum Evidence {
@@ -65,11 +75,22 @@ pub enum Evidence {
     Dns(Box<DnsEvidence>),
 }
 
+/// What one sweep leaves to the next.
+#[derive(Debug, Default)]
+pub struct Carried {
+    /// Addresses with open findings: they come first in every sweep, whatever their names give now.
+    pub pinned: HashMap<Arc<CheckId>, Vec<SocketAddr>>,
+    /// The latest results of DNS checks: long lists go on where these ended.
+    pub dns: HashMap<Arc<CheckId>, Arc<CheckResult>>,
+}
+
 /// What a DNS result rests on.
 #[derive(Debug)]
 pub struct DnsEvidence {
     /// The server that was asked.
     pub server: SocketAddr,
+    /// Who answers there.
+    pub kind: AddressKind,
     /// The namespaces that must not be disclosed.
     pub protected: Arc<[Arc<str>]>,
     /// What was seen.
@@ -325,12 +346,22 @@ impl Ledger {
         transitions
     }
 
-    /// Addresses with open findings, by check: they are probed in every sweep, ahead of all others.
-    pub fn pinned(&self, boundary: &str) -> HashMap<Arc<CheckId>, Vec<SocketAddr>> {
+    /// What the next sweep of a boundary has to go on with.
+    pub fn carried(&self, boundary: &str) -> Carried {
         let state = self.state();
-        let of_boundary = state.checks.iter().filter(|(id, _)| *id.boundary == *boundary);
-        let pinned = of_boundary.map(|(id, entry)| (id.clone(), entry.findings.addresses().collect::<Vec<_>>()));
-        pinned.filter(|(_, addresses)| !addresses.is_empty()).collect()
+        let mut carried = Carried::default();
+        for (id, entry) in state.checks.iter().filter(|(id, _)| *id.boundary == *boundary) {
+            let addresses: Vec<SocketAddr> = entry.findings.addresses().collect();
+            if !addresses.is_empty() {
+                carried.pinned.insert(id.clone(), addresses);
+            }
+            if let Some(result) = &entry.result
+                && let Evidence::Dns(_) = &result.evidence
+            {
+                carried.dns.insert(id.clone(), result.clone());
+            }
+        }
+        carried
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

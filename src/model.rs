@@ -104,6 +104,8 @@ words! {
         ServerError = "server-error",
         /// A DNS answer was cut and could not be fetched whole.
         Cut = "cut",
+        /// The DNS server denied a question and a moment later did not: overload, or replicas that differ.
+        Unsteady = "unsteady",
         // --- unverified ---
         /// Blocked, from a good vantage, but no witness vouches for the target.
         NoWitness = "no-witness",
@@ -113,6 +115,8 @@ words! {
         ClosedUnwitnessed = "closed-unwitnessed",
         /// Nothing was disclosed, but the technique did not find what it may find either.
         NoSelfCheck = "no-self-check",
+        /// Nothing was disclosed yet, but not every question was asked yet.
+        NotCovered = "not-covered",
         // --- pass ---
         /// Blocked, and a witness reached it before and after.
         Blocked = "blocked",
@@ -131,8 +135,8 @@ impl Reason {
             Reached | HostAnswered | Disclosed | FindingOpen | NotReached => Verdict::Fail,
             Stale | Pending | Captured | VantageOffline | Lossy | TargetDown | WitnessUnclear | NoBackend
             | ClosedAmbiguous | RefusedAmbiguous | Unreachable | Unresolved | LocalError | ControlFailed
-            | LostQueries | ServerError | Cut => Verdict::Inconclusive,
-            NoWitness | VirtualAddress | ClosedUnwitnessed | NoSelfCheck => Verdict::Unverified,
+            | LostQueries | ServerError | Cut | Unsteady => Verdict::Inconclusive,
+            NoWitness | VirtualAddress | ClosedUnwitnessed | NoSelfCheck | NotCovered => Verdict::Unverified,
             Blocked | NothingDisclosed | Reachable => Verdict::Pass,
         }
     }
@@ -163,10 +167,12 @@ impl Reason {
             LostQueries => "DNS queries stayed without an answer",
             ServerError => "the DNS server answered with errors",
             Cut => "a DNS answer was cut",
+            Unsteady => "the DNS server denied a question, and a moment later did not",
             NoWitness => "not reached, but nobody proved the target alive",
             VirtualAddress => "not reached, but a virtual address can never prove it",
             ClosedUnwitnessed => "RST, and nobody vouches for the target",
             NoSelfCheck => "nothing disclosed, but the technique did not find what it may find either",
+            NotCovered => "nothing disclosed yet, but not everything was asked yet",
             Blocked => "not reached, while a witness reached it before and after",
             NothingDisclosed => "the technique found only what it may find",
             Reachable => "reached, as expected",
@@ -217,6 +223,14 @@ words! {
         SrvWildcard = "srv-wildcard",
         /// DNS: the known services of the zone, by name.
         ServiceLookup = "service-lookup",
+        /// DNS: which namespaces exist.
+        NamespaceOracle = "namespace-oracle",
+        /// DNS: which pods live where.
+        PodOracle = "pod-oracle",
+        /// DNS: a copy of whole zones (AXFR).
+        ZoneTransfer = "zone-transfer",
+        /// DNS: the names of addresses (PTR).
+        ReverseSweep = "reverse-sweep",
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     time::Instant,
 };
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::model::{AddressKind, words};
@@ -156,35 +157,54 @@ words! {
 /// Number of [`ReplyClass`] values, for counters indexed by class.
 pub const REPLY_CLASSES: usize = ReplyClass::ALL.len();
 
+words! {
+    /// What carries a DNS question.
+    Transport {
+        /// UDP.
+        Udp = "udp",
+        /// TCP.
+        Tcp = "tcp",
+    }
+}
+
 /// What a DNS technique saw of one server in one sweep.
 #[derive(Clone, Debug, Default)]
 pub struct DnsSeen {
-    /// Disclosed names by namespace. Bounded: see [`Disclosed`].
-    pub names: Disclosed,
-    /// Addresses that were disclosed without a name, by namespace.
-    pub addresses: Disclosed,
-    /// Final replies by class.
-    pub replies: [u32; REPLY_CLASSES],
-    /// Queries put on the wire, repeats included.
-    pub sent: u32,
-    /// Queries that got an answer.
-    pub answered: u32,
-    /// Repeats among the sent.
-    pub retried: u32,
-    /// Questions without an answer after all attempts.
-    pub lost: u32,
-    /// Answers that were cut and could not be fetched whole.
-    pub cut: u32,
-    /// The server's positive control before and after.
-    pub control: [ControlReply; 2],
-    /// The technique's self-check found what it may find.
-    pub self_check: bool,
+    /// Over each [`Transport`], in their order.
+    pub over: [TransportSeen; 2],
+    /// Each list of questions, and how far it was asked.
+    pub lists: Vec<Rotation>,
+    /// What was disclosed only when denied questions were asked again.
+    pub beside: Disclosures,
     /// A name that nobody has was answered: this server answers everything.
     pub captured: bool,
+    /// Questions that were denied, and a moment later were not.
+    pub unsteady: u32,
+    /// Replies with the AA flag.
+    pub authoritative: u32,
     /// Extended DNS errors (RFC 8914) seen, by info code.
     pub extended_errors: BTreeMap<u16, u32>,
     /// Owner of the first SOA in a negative answer.
     pub soa: Option<Box<str>>,
+}
+
+/// What was seen over one transport in one sweep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransportSeen {
+    /// The technique asks over this transport.
+    pub used: bool,
+    /// The technique's questions by the class of their final reply; controls and self-check excluded.
+    pub replies: [u32; REPLY_CLASSES],
+    /// Queries put on the wire, repeats, self-check and controls included.
+    pub sent: u32,
+    /// Those of them that got a reply.
+    pub answered: u32,
+    /// Those of them that were repeats.
+    pub retried: u32,
+    /// The server's positive control before and after.
+    pub control: [ControlReply; 2],
+    /// The technique found over this transport what it may find.
+    pub self_check: bool,
 }
 
 /// How the server's positive control was answered.
@@ -195,16 +215,150 @@ pub enum ControlReply {
     Answered,
     /// With a refusal: the server is there and says no to everything.
     Refused,
+    /// Nobody listens there, or somebody rejects the query.
+    NoListener,
     /// Not at all, or with an error.
     #[default]
     Failed,
 }
 
-impl DnsSeen {
+impl TransportSeen {
     /// Replies of one class.
     pub const fn count(&self, class: ReplyClass) -> u32 {
         self.replies[class as usize]
     }
+}
+
+impl DnsSeen {
+    /// Replies of one class over both transports.
+    pub fn count(&self, class: ReplyClass) -> u32 {
+        self.over.iter().map(|over| over.count(class)).sum()
+    }
+
+    /// The rounds that count: those under way or completed now, and the ones before where those are not complete.
+    pub fn rounds(&self) -> impl Iterator<Item = &Round> {
+        self.lists.iter().flat_map(|list| list.previous.as_deref().into_iter().chain([&list.round]))
+    }
+
+    /// Everything that was disclosed in them.
+    pub fn disclosures(&self) -> impl Iterator<Item = &Disclosures> {
+        self.rounds().map(|round| &round.disclosed).chain([&self.beside])
+    }
+
+    /// Distinct names disclosed of each namespace.
+    pub fn names(&self) -> BTreeMap<&str, BTreeSet<&str>> {
+        by_namespace(self.disclosures().map(|d| &d.names))
+    }
+
+    /// Distinct addresses, of each namespace, that were disclosed without a name.
+    pub fn addresses(&self) -> BTreeMap<&str, BTreeSet<&str>> {
+        by_namespace(self.disclosures().map(|d| &d.addresses))
+    }
+
+    /// What was disclosed past the bounds of [`Disclosed`].
+    pub fn overflow(&self) -> u64 {
+        self.disclosures().map(|d| d.names.overflow() + d.addresses.overflow()).sum()
+    }
+
+    /// True when anything of the namespace was disclosed.
+    pub fn discloses(&self, namespace: &str) -> bool {
+        self.disclosures().any(|d| d.names.count(namespace) + d.addresses.count(namespace) > 0)
+    }
+
+    /// When the last clean round over everything ended: the oldest of the lists'.
+    pub fn covered(&self) -> Option<Timestamp> {
+        let each = self.lists.iter().map(|list| list.covered);
+        each.min_by_key(|covered| covered.unwrap_or(Timestamp::MIN)).flatten()
+    }
+
+    /// Questions asked in the rounds under way, and all that are in them.
+    pub fn progress(&self) -> (u64, u64) {
+        self.lists.iter().fold((0, 0), |(asked, total), list| (asked + list.round.asked, total + list.total))
+    }
+}
+
+fn by_namespace<'a>(parts: impl Iterator<Item = &'a Disclosed>) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
+    let mut all: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (namespace, names) in parts.flat_map(Disclosed::iter) {
+        all.entry(namespace).or_default().extend(names);
+    }
+    all
+}
+
+/// A list of questions that is asked over and over, in one sweep or, where it is long, in slices over several.
+///
+/// What a round disclosed counts until the next round has asked all of it again.
+#[derive(Clone, Debug, Default)]
+pub struct Rotation {
+    /// Tells two lists apart: another list begins anew.
+    pub fingerprint: u64,
+    /// Questions in the list.
+    pub total: u64,
+    /// The question that comes next.
+    pub next: u64,
+    /// The round under way, or the one that this sweep completed.
+    pub round: Round,
+    /// The round before, while the one under way is not complete.
+    pub previous: Option<Arc<Round>>,
+    /// When the last clean round ended: everything asked, nothing lost.
+    pub covered: Option<Timestamp>,
+}
+
+impl Rotation {
+    /// True when the round has asked everything.
+    pub const fn is_complete(&self) -> bool {
+        self.round.asked >= self.total
+    }
+
+    /// The rotation as the next sweep goes on with it: in the round under way, or in a new one.
+    #[must_use]
+    pub fn go_on(&self) -> Self {
+        let mut next = self.clone();
+        if self.is_complete() {
+            next.previous = Some(Arc::new(std::mem::take(&mut next.round)));
+        }
+        next
+    }
+
+    /// Notes that a round may be complete now.
+    pub fn settle(&mut self, now: Timestamp) {
+        if self.is_complete() {
+            self.previous = None;
+            if self.round.is_clean() {
+                self.covered = Some(now);
+            }
+        }
+    }
+}
+
+/// One pass over all questions of a list.
+#[derive(Clone, Debug, Default)]
+pub struct Round {
+    /// Questions asked so far.
+    pub asked: u64,
+    /// What they disclosed.
+    pub disclosed: Disclosures,
+    /// Questions that stayed without an answer.
+    pub lost: u32,
+    /// Questions that were answered with an error, or with something malformed.
+    pub broken: u32,
+    /// Answers that were cut and could not be fetched whole.
+    pub cut: u32,
+}
+
+impl Round {
+    const fn is_clean(&self) -> bool {
+        self.lost == 0 && self.broken == 0 && self.cut == 0
+    }
+}
+
+/// Names, and addresses without a name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Disclosures {
+    /// Names by namespace.
+    pub names: Disclosed,
+    /// Addresses that were told without a name, by namespace.
+    pub addresses: Disclosed,
 }
 
 /// What was disclosed, by namespace. Counts are exact up to [`Disclosed::MOST_NAMES`] distinct names per namespace and

@@ -25,16 +25,29 @@ impl Pace {
 
     /// Waits for this caller's turn. Turns are given in the order of the calls.
     pub async fn turn(&self) {
-        let now = Instant::now();
-        let at = {
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-            let at = next.map_or(now, |next| next.max(now.checked_sub(GRAIN).unwrap_or(now)));
-            *next = Some(at + self.gap);
-            at
-        };
-        if at > now + GRAIN {
+        let at = self.reserve();
+        if !Self::is_due(at) {
             tokio::time::sleep_until(at).await;
         }
+    }
+
+    /// Takes a turn and tells when it is, for a caller that has other things to wait for meanwhile.
+    pub fn reserve(&self) -> Instant {
+        let now = Instant::now();
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = next.map_or(now, |next| next.max(now.checked_sub(GRAIN).unwrap_or(now)));
+        *next = Some(at + self.gap);
+        at
+    }
+
+    /// True when a turn is so near that no timer can tell it from now.
+    pub fn is_due(at: Instant) -> bool {
+        at <= Instant::now() + GRAIN
+    }
+
+    /// Time between two turns.
+    pub const fn gap(&self) -> Duration {
+        self.gap
     }
 }
 

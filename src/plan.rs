@@ -1,7 +1,7 @@
 //! From configuration and inventory to checks. Pure: the same input gives the same plan.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -44,7 +44,9 @@ pub struct BoundaryPlan {
     /// Known services of that zone: `(namespace, name)`.
     pub services: BTreeSet<(Arc<str>, Arc<str>)>,
     /// Known addresses of that zone and their namespaces.
-    pub known_addresses: Arc<HashMap<IpAddr, Arc<str>>>,
+    pub known_addresses: Arc<BTreeMap<IpAddr, Arc<str>>>,
+    /// Known addresses of pods of that zone: `(namespace, address)`.
+    pub pods: BTreeSet<(Arc<str>, IpAddr)>,
     /// True where a witness may reach the zone.
     pub witnessed: bool,
 }
@@ -76,6 +78,8 @@ pub enum Question {
     Dns {
         /// The server.
         server: SocketAddr,
+        /// Who answers there.
+        kind: AddressKind,
     },
 }
 
@@ -124,7 +128,7 @@ pub fn plan(config: &Config, system_dns: &[SocketAddr], namespace: &str) -> Plan
     });
     let resolver = match &config.dns.resolver {
         DnsServer::System => system_dns.to_vec(),
-        DnsServer::Named(_, address) => vec![*address],
+        DnsServer::Named(_, address, _) => vec![*address],
     };
     let mut positive: Vec<SocketAddr> = Vec::new();
     for control in &config.positive {
@@ -201,33 +205,39 @@ fn boundary_plan(
     }
     let namespaces = config.zones.get(&boundary.to).cloned().unwrap_or_default();
     // Only DNS checks ask for services and known addresses.
-    let enumerated = boundary.srv_wildcard.is_some() || boundary.service_lookup.is_some();
-    let known: &[&Target] = if enumerated { &targets } else { &[] };
+    let known: &[&Target] = if boundary.techniques.is_empty() { &[] } else { &targets };
     let is_service = |t: &&&Target| t.is_service;
     let services: BTreeSet<_> =
         known.iter().filter(is_service).map(|t| (t.namespace.clone(), t.name.clone())).collect();
+    let in_cluster = || known.iter().filter(|t| !t.namespace.is_empty());
+    let known_addresses: BTreeMap<_, _> =
+        in_cluster().flat_map(|t| addresses_of(t).map(|ip| (ip, t.namespace.clone()))).collect();
+    let pods: BTreeSet<_> =
+        in_cluster().flat_map(|t| t.endpoints.iter().map(|ip| (t.namespace.clone(), *ip))).collect();
     let servers = dns_servers(config, system_dns);
-    let techniques =
-        [(CheckKind::SrvWildcard, boundary.srv_wildcard), (CheckKind::ServiceLookup, boundary.service_lookup)];
-    for (kind, mode) in techniques {
-        let Some(mode) = mode else { continue };
+    for (kind, mode) in &boundary.techniques {
         // Who looks for nothing finds nothing, and that would be a pass without a proof.
         let gap = match kind {
             _ if servers.is_empty() => Some("no DNS server is configured or known"),
             _ if namespaces.is_empty() => Some("the zone has no namespaces"),
             CheckKind::ServiceLookup if services.is_empty() => Some("no target of the zone is a Service"),
+            CheckKind::PodOracle if pods.is_empty() => Some("no target of the zone has endpoints"),
+            CheckKind::ReverseSweep if known_addresses.is_empty() && config.dns.reverse_ranges.is_empty() => {
+                Some("no target of the zone has an address, and no range is configured")
+            }
             _ => None,
         };
         match gap {
             Some(why) => note(format!("{kind} of zone `{}`", boundary.to), why),
-            None => checks.extend(servers.iter().map(|server| dns_check(boundary, source, kind, mode, server))),
+            None => checks.extend(servers.iter().map(|server| dns_check(boundary, source, *kind, *mode, server))),
         }
     }
-    let mut known_addresses = HashMap::new();
-    for target in known.iter().filter(|t| !t.namespace.is_empty()) {
-        for ip in target.cluster_ips.iter().chain(&target.endpoints) {
-            known_addresses.insert(*ip, target.namespace.clone());
-        }
+    let is_on = |kind| boundary.techniques.iter().any(|(on, _)| *on == kind);
+    if !boundary.techniques.is_empty() && !is_on(CheckKind::ZoneTransfer) {
+        note(
+            format!("{} of zone `{}`", CheckKind::ZoneTransfer, boundary.to),
+            "it is off: one AXFR can crash CoreDNS up to 1.14.4 on dual stack",
+        );
     }
     BoundaryPlan {
         boundary: boundary.clone(),
@@ -235,8 +245,18 @@ fn boundary_plan(
         namespaces,
         services,
         known_addresses: Arc::new(known_addresses),
+        pods,
         witnessed: witness.is_some(),
     }
+}
+
+/// Addresses that are the target's own; those of nodes are everybody's.
+fn addresses_of(target: &Target) -> impl Iterator<Item = IpAddr> {
+    let external = target.external.iter().filter_map(|address| match address {
+        Address::Ip(ip) => Some(*ip),
+        Address::Name(_) => None,
+    });
+    target.cluster_ips.iter().chain(&target.endpoints).copied().chain(external)
 }
 
 fn is_known_by_nodes_alone(target: &Target) -> bool {
@@ -295,15 +315,15 @@ fn tcp_checks(config: &Config, boundary: &Boundary, source: &Arc<Identity>, targ
 }
 
 /// The servers that are tested, by the name of their label.
-fn dns_servers(config: &Config, system_dns: &[SocketAddr]) -> Vec<(Arc<str>, SocketAddr)> {
-    let mut servers: Vec<(Arc<str>, SocketAddr)> = Vec::new();
+fn dns_servers(config: &Config, system_dns: &[SocketAddr]) -> Vec<(Arc<str>, SocketAddr, AddressKind)> {
+    let mut servers = Vec::new();
     for server in &config.dns.servers {
         match server {
             DnsServer::System => servers.extend(system_dns.iter().enumerate().map(|(i, address)| {
                 let name = if i == 0 { "system".into() } else { format!("system-{}", i + 1).into() };
-                (name, *address)
+                (name, *address, AddressKind::Virtual)
             })),
-            DnsServer::Named(name, address) => servers.push((name.clone(), *address)),
+            DnsServer::Named(name, address, kind) => servers.push((name.clone(), *address, *kind)),
         }
     }
     servers
@@ -314,7 +334,7 @@ fn dns_check(
     source: &Arc<Identity>,
     kind: CheckKind,
     mode: Mode,
-    (name, server): &(Arc<str>, SocketAddr),
+    (name, server, address_kind): &(Arc<str>, SocketAddr, AddressKind),
 ) -> Check {
     let id = CheckId {
         boundary: boundary.name.clone(),
@@ -325,7 +345,7 @@ fn dns_check(
         target: name.clone(),
         via: None,
     };
-    Check { id: Arc::new(id), mode, question: Question::Dns { server: *server } }
+    Check { id: Arc::new(id), mode, question: Question::Dns { server: *server, kind: *address_kind } }
 }
 
 impl BoundaryPlan {
@@ -337,19 +357,14 @@ impl BoundaryPlan {
         for check in &self.checks {
             match &check.question {
                 Question::Tcp { addresses: of, .. } => addresses += of.len(),
-                Question::Dns { server } => {
-                    // The self-check asks for the technique's own record types.
-                    let (questions, types) = match check.id.kind {
-                        CheckKind::SrvWildcard => (2 * (4 + 2 * self.namespaces.len()), 1),
-                        _ => (3 * self.services.len(), 3),
-                    };
-                    // Two controls, two negative controls, and the self-check.
-                    let queries = questions + 4 + types * config.dns.known_names.len();
+                Question::Dns { server, .. } => {
+                    let queries = self.dns_queries(check.id.kind, config);
                     dns_queries += queries;
-                    *dns_seconds.entry(*server).or_default() += queries;
+                    *dns_seconds.entry(*server).or_insert(SHARED_QUERIES) += queries;
                 }
             }
         }
+        dns_queries += SHARED_QUERIES * dns_seconds.len();
         let witness = if self.witnessed { 2 } else { 0 };
         let attempts = self.boundary.attempts as usize + witness;
         let per_second = config.pace.per_second as usize;
@@ -379,6 +394,26 @@ impl BoundaryPlan {
         }
     }
 }
+
+impl BoundaryPlan {
+    /// Questions of one technique in a sweep, over both transports, with its self-check.
+    fn dns_queries(&self, kind: CheckKind, config: &Config) -> usize {
+        let (namespaces, names) = (self.namespaces.len(), config.dns.known_names.len());
+        let ranges = config.dns.reverse_per_sweep as usize;
+        match kind {
+            CheckKind::SrvWildcard => 2 * (18 + 9 * namespaces + names),
+            CheckKind::ServiceLookup => 2 * 3 * (self.services.len() + names),
+            CheckKind::NamespaceOracle => 2 * 4 * (1 + namespaces + names),
+            CheckKind::PodOracle => 2 * (2 * (1 + namespaces) + self.pods.len() + 1),
+            CheckKind::ReverseSweep => 2 * (self.known_addresses.len() + 2 * names) + ranges,
+            CheckKind::ZoneTransfer => 4 + 3 * self.known_addresses.len().min(20) + names,
+            CheckKind::TcpConnect => 0,
+        }
+    }
+}
+
+/// Four controls and four questions for what nobody has.
+const SHARED_QUERIES: usize = 8;
 
 #[cfg(test)]
 mod tests;

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{Address, Boundary, Config},
     inventory::resolve::Names,
-    ledger::{CheckResult, Evidence, SweepReport},
+    ledger::{Carried, CheckResult, Evidence, SweepReport},
     model::{AddressKind, CheckId, Expect, Family},
     observation::{AddressSeen, TcpOutcome, TcpSeen},
     pace::Pace,
@@ -51,6 +51,8 @@ pub struct Sweeper {
     in_flight: Arc<Semaphore>,
     pace: Arc<Pace>,
     dns_pace: HashMap<SocketAddr, Pace>,
+    /// By boundary.
+    dns: HashMap<Arc<str>, Vec<Arc<enumerate::AtServer>>>,
     icmp_evidence: bool,
     progress: Arc<Progress>,
 }
@@ -107,15 +109,18 @@ impl Sweeper {
             Some(names.map_err(io::Error::other)?)
         };
         let servers = plan.boundaries.iter().flat_map(|b| &b.checks).filter_map(|check| match check.question {
-            Question::Dns { server } => Some((server, Pace::per_second(config.dns.queries_per_second))),
+            Question::Dns { server, .. } => Some((server, Pace::per_second(config.dns.queries_per_second))),
             Question::Tcp { .. } => None,
         });
+        let of_boundary = |b: &BoundaryPlan| (b.boundary.name.clone(), enumerate::at_servers(b, &config.dns));
+        let dns = plan.boundaries.iter().map(of_boundary).collect();
         Ok(Self {
             witnesses: witnesses.collect(),
             names,
             in_flight: Arc::new(Semaphore::new(config.pace.in_flight as usize)),
             pace: Arc::new(Pace::per_second(config.pace.per_second)),
             dns_pace: servers.collect(),
+            dns,
             icmp_evidence,
             progress: Arc::default(),
             own,
@@ -129,12 +134,8 @@ impl Sweeper {
         self.progress.clone()
     }
 
-    /// Sweeps one boundary once. `pinned` are addresses with open findings: they come first, whatever their names give now.
-    pub async fn sweep(
-        self: &Arc<Self>,
-        planned: &BoundaryPlan,
-        pinned: &HashMap<Arc<CheckId>, Vec<SocketAddr>>,
-    ) -> SweepReport {
+    /// Sweeps one boundary once; `carried` is what earlier sweeps left to do.
+    pub async fn sweep(self: &Arc<Self>, planned: &BoundaryPlan, carried: &Carried) -> SweepReport {
         let (started, began) = (Timestamp::now(), Instant::now());
         let boundary = &planned.boundary;
         let witness = match boundary.expect {
@@ -142,12 +143,12 @@ impl Sweeper {
             Expect::Open => None,
         };
         let tcp: Vec<&Check> = planned.checks.iter().filter(|c| matches!(c.question, Question::Tcp { .. })).collect();
-        let dns = self.spawn_dns(planned);
+        let dns = self.spawn_dns(planned, carried);
 
         let mut rounds = controls::Rounds::new(self, self.connect(boundary), witness.clone(), &tcp);
         let mut per_check: Vec<Vec<AddressSeen>> = tcp.iter().map(|_| Vec::new()).collect();
         if !tcp.is_empty() {
-            let jobs = self.jobs(&tcp, pinned, &mut per_check).await;
+            let jobs = self.jobs(&tcp, &carried.pinned, &mut per_check).await;
             self.progress.plan(jobs.len());
             rounds.run().await;
             let stop = CancellationToken::new();
@@ -204,7 +205,7 @@ impl Sweeper {
                 at,
             }));
         }
-        results.extend(dns.join_all().await);
+        results.extend(dns.join_all().await.into_iter().flatten());
         let controls = rounds.states(&self.plan.source, &own_controls);
         let ended = Instant::now();
         SweepReport { boundary: boundary.name.clone(), started, ended, took: began.elapsed(), results, controls }

@@ -7,7 +7,9 @@ use ipnet::IpNet;
 
 use crate::{
     model::{AddressKind, ClosedRule, Expect, Family, NegativeControl, Reason},
-    observation::{AddressSeen, ControlReply, ControlRound, DnsSeen, ReplyClass, TcpOutcome, TcpSeen, WitnessSeen},
+    observation::{
+        AddressSeen, ControlReply, ControlRound, DnsSeen, Round, TcpOutcome, TcpSeen, TransportSeen, WitnessSeen,
+    },
 };
 
 /// What a boundary asks of its TCP checks.
@@ -132,13 +134,13 @@ pub fn judge_witness(witness: Option<&WitnessSeen>, captured: bool) -> Witness {
 /// The rounds of controls of one vantage in one sweep, digested for [`Controls::around`].
 #[derive(Clone, Debug, Default)]
 pub struct Controls {
-    rounds: Vec<Round>,
+    rounds: Vec<Moment>,
     lossy: [bool; 2],
     captured: BTreeSet<(IpNet, u16)>,
 }
 
 #[derive(Clone, Debug)]
-struct Round {
+struct Moment {
     started: Instant,
     ended: Instant,
     reached: [bool; 2],
@@ -169,7 +171,7 @@ impl Controls {
         // A positive control that a proxy would answer as well proves nothing.
         controls.rounds = rounds
             .iter()
-            .map(|round| Round {
+            .map(|round| Moment {
                 started: round.started,
                 ended: round.ended,
                 reached: [Family::V4, Family::V6].map(|family| {
@@ -223,25 +225,57 @@ impl Controls {
 
 /// A DNS technique against one server, where nothing of the namespaces in `protected` may be disclosed.
 pub fn judge_dns<'a>(seen: &DnsSeen, protected: impl IntoIterator<Item = &'a str>) -> Reason {
-    let of = |namespace| seen.names.count(namespace) + seen.addresses.count(namespace);
-    let disclosed = protected.into_iter().any(|namespace| of(namespace) > 0);
-    let broken = seen.count(ReplyClass::Servfail) + seen.count(ReplyClass::Malformed) > 0;
+    let disclosed = protected.into_iter().any(|namespace| seen.discloses(namespace));
+    let ways: Vec<(Way, &TransportSeen)> = seen.over.iter().filter(|o| o.used).map(|o| (way(o.control), o)).collect();
+    let sum = |of: fn(&Round) -> u32| seen.rounds().map(of).sum::<u32>();
+    let proven = |(way, over): &(Way, &TransportSeen)| match way {
+        Way::Answers => over.self_check && over.control == [ControlReply::Answered; 2],
+        Way::Closed => true,
+        Way::Silent | Way::Changed => false,
+    };
     if seen.captured {
         Reason::Captured
     } else if disclosed {
         Reason::Disclosed
-    } else if seen.control.contains(&ControlReply::Failed) {
+    } else if ways.iter().any(|(way, _)| *way == Way::Changed) || ways.iter().all(|(way, _)| *way != Way::Answers) {
         Reason::ControlFailed
-    } else if seen.lost > 0 {
+    } else if sum(|round| round.lost) > 0 {
         Reason::LostQueries
-    } else if broken {
+    } else if sum(|round| round.broken) > 0 {
         Reason::ServerError
-    } else if seen.cut > 0 || seen.names.overflow() + seen.addresses.overflow() > 0 {
+    } else if sum(|round| round.cut) > 0 || seen.overflow() > 0 {
         Reason::Cut
-    } else if seen.self_check && seen.control == [ControlReply::Answered; 2] {
+    } else if seen.unsteady > 0 {
+        Reason::Unsteady
+    } else if seen.covered().is_none() {
+        Reason::NotCovered
+    } else if ways.iter().all(proven) {
         Reason::NothingDisclosed
     } else {
         Reason::NoSelfCheck
+    }
+}
+
+/// What a server's controls say of one transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// The server speaks, be it to refuse.
+    Answers,
+    /// Nobody listens there: nothing can be told over it.
+    Closed,
+    /// Nothing comes back: blocked, or lost.
+    Silent,
+    /// It was there and is not, or the other way round.
+    Changed,
+}
+
+const fn way(control: [ControlReply; 2]) -> Way {
+    use ControlReply::*;
+    match control {
+        [Answered | Refused, Answered | Refused] => Way::Answers,
+        [NoListener, NoListener] => Way::Closed,
+        [Failed, Failed] => Way::Silent,
+        _ => Way::Changed,
     }
 }
 

@@ -169,7 +169,7 @@ impl Agent<'_> {
         let sweeper = Sweeper::new(config.clone(), plan.clone(), self.run.icmp_evidence);
         let sweeper = Arc::new(sweeper.map_err(Failure::system("set up the resolver"))?);
         let transitions = self.ledger.follow(plan, &config.hash, Instant::now());
-        log::transitions(&transitions, &self.ledger.snapshot());
+        log::transitions(&transitions, &self.ledger.snapshot(), config.dns.names_in_log as usize);
         self.series.store(Arc::new(config.series));
         for planned in &plan.boundaries {
             self.metrics.announce(&planned.boundary.name);
@@ -178,8 +178,9 @@ impl Agent<'_> {
             info!(boundary = &*gap.boundary, what = gap.what, why = gap.why, "not tested");
         }
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let names_in_log = config.dns.names_in_log as usize;
         let observer: Arc<dyn Observer> =
-            Arc::new(Recorder { ledger: self.ledger.clone(), metrics: self.metrics.clone() });
+            Arc::new(Recorder { ledger: self.ledger.clone(), metrics: self.metrics.clone(), names_in_log });
         schedule::run(&sweeper, &self.ledger, &observer, &stop, &tasks);
         Ok(Sweeping { loaded, stop, tasks })
     }
@@ -218,12 +219,13 @@ impl Agent<'_> {
 struct Recorder {
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
+    names_in_log: usize,
 }
 
 impl Observer for Recorder {
     fn swept(&self, report: &SweepReport, transitions: &[Transition]) {
         self.metrics.count(report);
-        log::transitions(transitions, &self.ledger.snapshot());
+        log::transitions(transitions, &self.ledger.snapshot(), self.names_in_log);
     }
 
     fn overran(&self, boundary: &str, times: u64) {

@@ -1,7 +1,6 @@
 //! `segprobe check`: one sweep of every boundary, and the verdicts.
 
 use std::{
-    collections::HashMap,
     io::{self, BufWriter, IsTerminal, Write},
     process::ExitCode,
     sync::Arc,
@@ -13,7 +12,7 @@ use crate::{
     cli::{CheckArgs, Output},
     config::Config,
     export::{Run, json, table},
-    ledger::{Ledger, Snapshot},
+    ledger::{Carried, Ledger, Snapshot},
     model::Verdict,
     plan::Plan,
     sweep::{Progress, Sweeper},
@@ -56,7 +55,7 @@ async fn sweep_all(config: Arc<Config>, plan: Arc<Plan>, run: &Run) -> Result<Ar
     ledger.follow(&plan, &config.hash, Instant::now());
     let progress = io::stderr().is_terminal().then(|| tokio::spawn(show_progress(sweeper.progress())));
     for planned in &plan.boundaries {
-        ledger.record(&sweeper.sweep(planned, &HashMap::new()).await);
+        ledger.record(&sweeper.sweep(planned, &Carried::default()).await);
     }
     if let Some(progress) = progress {
         progress.abort();

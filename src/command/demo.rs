@@ -1,7 +1,7 @@
 //! `segprobe demo`: a lab of its own, the table after the first sweep, then the page until Ctrl-C.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io::{self, BufWriter, Write},
     net::TcpListener,
     path::Path,
@@ -24,7 +24,7 @@ use crate::{
         table,
     },
     lab::{self, Entered, Lab},
-    ledger::{Ledger, Snapshot, SweepReport, Transition},
+    ledger::{Carried, Ledger, Snapshot, SweepReport, Transition},
     model::{Mode, Verdict},
     plan::plan,
     sweep::{
@@ -74,7 +74,7 @@ async fn demonstrate(lab: Lab, listener: Option<TcpListener>) -> Result<ExitCode
     let began = Instant::now();
     let mut first = Vec::new();
     for planned in &plan.boundaries {
-        let report = sweeper.sweep(planned, &HashMap::new()).await;
+        let report = sweeper.sweep(planned, &Carried::default()).await;
         ledger.record(&report);
         first.push(report);
     }

@@ -16,7 +16,7 @@ use super::{
     SeriesConfig, Target, VantageConfig, WitnessConfig, document as doc,
     scalars::{Ip, Located, OneOrMany, Position, socket_address},
 };
-use crate::model::{AddressKind, Expect, Family, Mode, NegativeControl};
+use crate::model::{AddressKind, CheckKind, Expect, Family, Mode, NegativeControl};
 
 /// More problems than this are not worth reading.
 const MOST_PROBLEMS: usize = 20;
@@ -24,6 +24,8 @@ const MOST_PROBLEMS: usize = 20;
 const MOST_LISTED: usize = 10;
 /// Bounds what one configuration can make the agent hold.
 const MOST_ADDRESSES: usize = 500_000;
+/// The same of ranges that are looked up: a /8.
+const MOST_REVERSE: u128 = 1 << 24;
 const LEAST_TIMEOUT: Duration = Duration::from_secs(2);
 
 struct Checker<'a> {
@@ -193,20 +195,30 @@ fn boundaries(
             doc::ExpectWord::Blocked => Expect::Blocked,
             doc::ExpectWord::Open => Expect::Open,
         };
-        let techniques = match (&boundary.dns, expect) {
-            (Some(techniques), Expect::Open) => {
-                c.problem(techniques.at, "dns: found in a boundary that expects `open`, where disclosure is no breach");
-                None
-            }
-            (techniques, Expect::Blocked) => techniques.as_ref().map(|t| &t.value),
-            (None, Expect::Open) => None,
-        };
+        if let (Some(techniques), Expect::Open) = (&boundary.dns, expect) {
+            c.problem(techniques.at, "dns: found in a boundary that expects `open`, where disclosure is no breach");
+        }
         let defaults = doc::Techniques::default();
-        let mode = |of: fn(&doc::Techniques) -> doc::ModeWord| match (expect, of(techniques.unwrap_or(&defaults))) {
-            (Expect::Open, _) | (_, doc::ModeWord::Off) => None,
-            (_, doc::ModeWord::Judge) => Some(Mode::Judge),
-            (_, doc::ModeWord::Report) => Some(Mode::Report),
+        let on = match (expect, &boundary.dns) {
+            (Expect::Open, _) => None,
+            (Expect::Blocked, Some(techniques)) => techniques.value.0.as_ref(),
+            (Expect::Blocked, None) => Some(&defaults),
         };
+        let words = |t: &doc::Techniques| {
+            [
+                (CheckKind::SrvWildcard, t.srv_wildcard),
+                (CheckKind::ReverseSweep, t.reverse_sweep),
+                (CheckKind::ZoneTransfer, t.zone_transfer),
+                (CheckKind::ServiceLookup, t.service_lookup),
+                (CheckKind::NamespaceOracle, t.namespace_oracle),
+                (CheckKind::PodOracle, t.pod_oracle),
+            ]
+        };
+        let techniques = on.into_iter().flat_map(words).filter_map(|(kind, word)| match word {
+            doc::ModeWord::Off => None,
+            doc::ModeWord::Judge => Some((kind, Mode::Judge)),
+            doc::ModeWord::Report => Some((kind, Mode::Report)),
+        });
         checked.push(Boundary {
             name: boundary.name.value.as_str().into(),
             from: boundary.from.value.as_str().into(),
@@ -216,8 +228,7 @@ fn boundaries(
             timeout,
             attempts,
             closed: tcp.closed,
-            srv_wildcard: mode(|t| t.srv_wildcard),
-            service_lookup: mode(|t| t.service_lookup),
+            techniques: techniques.collect(),
         });
     }
     checked
@@ -295,10 +306,7 @@ fn check_targets<'a>(
             })
             .collect();
         let listed = cluster_ips.len() + endpoints.len() + nodes.len() + target.external.0.len();
-        let kind = match target.kind {
-            Some(doc::KindWord::Endpoint) => AddressKind::Endpoint,
-            _ => AddressKind::Virtual,
-        };
+        let kind = address_kind(target.kind);
         let address = match &target.address {
             Some(text) => match address(text) {
                 Some(address) => Some((address, kind)),
@@ -363,6 +371,13 @@ fn check_targets<'a>(
         c.problem(Position::default(), message);
     }
     checked
+}
+
+const fn address_kind(word: Option<doc::KindWord>) -> AddressKind {
+    match word {
+        Some(doc::KindWord::Endpoint) => AddressKind::Endpoint,
+        Some(doc::KindWord::Virtual) | None => AddressKind::Virtual,
+    }
 }
 
 /// An IP address, or a DNS name made absolute.
@@ -480,8 +495,8 @@ fn dns(c: &mut Checker<'_>, dns: &doc::Dns) -> Option<DnsConfig> {
     let mut names = BTreeSet::new();
     let mut servers = Vec::new();
     for server in &dns.servers {
-        let (name, text) = match &server.value {
-            doc::Server::Plain(text) => (text, text),
+        let (name, text, kind) = match &server.value {
+            doc::Server::Plain(text) => (text, text, None),
             doc::Server::Named(named) => {
                 if !is_word(&named.name) {
                     c.problem(server.at, format!("name: found `{}`, expected a short plain word", named.name));
@@ -492,15 +507,15 @@ fn dns(c: &mut Checker<'_>, dns: &doc::Dns) -> Option<DnsConfig> {
                         "name: only the plain word `system` stands for the system's servers and gives their names";
                     c.problem(server.at, message);
                 }
-                (&named.name, &named.address)
+                (&named.name, &named.address, named.kind)
             }
         };
         if !names.insert(name) {
             c.problem(server.at, format!("DNS server `{name}` exists already"));
         }
-        servers.extend(dns_server(c, server.at, name, text));
+        servers.extend(dns_server(c, server.at, name, text, kind));
     }
-    let resolver = dns_server(c, dns.resolver.at, &dns.resolver.value, &dns.resolver.value);
+    let resolver = dns_server(c, dns.resolver.at, &dns.resolver.value, &dns.resolver.value, None);
     let mut known_names = Vec::new();
     match &dns.known_names {
         None => known_names.extend(
@@ -519,6 +534,11 @@ fn dns(c: &mut Checker<'_>, dns: &doc::Dns) -> Option<DnsConfig> {
     if !(Duration::from_millis(100)..=Duration::from_secs(30)).contains(&timeout) {
         c.problem(dns.timeout.at, format!("dns.timeout: found {timeout:?}, expected 100ms to 30s"));
     }
+    let ask_again = dns.ask_again.value.0;
+    if ask_again > Duration::from_secs(60) {
+        c.problem(dns.ask_again.at, format!("dns.ask_again: found {ask_again:?}, expected 60s at most"));
+    }
+    let (reverse_ranges, reverse_per_sweep) = reverse_sweep(c, dns.reverse_sweep.as_ref());
     Some(DnsConfig {
         zone: zone?,
         servers,
@@ -526,11 +546,46 @@ fn dns(c: &mut Checker<'_>, dns: &doc::Dns) -> Option<DnsConfig> {
         timeout,
         attempts: c.number("dns.attempts", &dns.attempts, 1..=10),
         queries_per_second: c.number("dns.queries_per_second", &dns.queries_per_second, 1..=10_000),
+        in_flight: c.number("dns.in_flight", &dns.in_flight, 1..=1_000),
+        sockets: c.number("dns.sockets", &dns.sockets, 1..=16),
+        ask_again,
         known_names,
+        reverse_ranges,
+        reverse_per_sweep,
+        names_in_log: c.number("dns.names_in_log", &dns.names_in_log, 0..=1_000),
     })
 }
 
-fn dns_server(c: &mut Checker<'_>, at: Position, name: &str, text: &str) -> Option<DnsServer> {
+/// Ranges without overlap, and their budget.
+fn reverse_sweep(c: &mut Checker<'_>, reverse: Option<&Located<doc::Reverse>>) -> (Vec<IpNet>, u32) {
+    let Some(Located { value: reverse, at }) = reverse else { return (Vec::new(), 0) };
+    let mut ranges = Vec::new();
+    for text in &reverse.ranges {
+        match text.parse::<IpNet>() {
+            Ok(range) => ranges.push(range.trunc()),
+            Err(_) => c.problem(*at, format!("ranges: found `{text}`, expected a CIDR such as 10.96.0.0/16")),
+        }
+    }
+    let ranges = IpNet::aggregate(&ranges);
+    let bits = |range: &IpNet| u32::from(range.max_prefix_len() - range.prefix_len());
+    let addresses = ranges.iter().map(|r| 1_u128.checked_shl(bits(r)).unwrap_or(u128::MAX));
+    let addresses = addresses.fold(0, u128::saturating_add);
+    if ranges.is_empty() || addresses > MOST_REVERSE {
+        c.problem(*at, format!("ranges: found {addresses} addresses, expected 1 to {MOST_REVERSE}"));
+    }
+    if reverse.queries_per_sweep == 0 {
+        c.problem(*at, "queries_per_sweep: found 0, expected the number of addresses to look up in each sweep");
+    }
+    (ranges, reverse.queries_per_sweep)
+}
+
+fn dns_server(
+    c: &mut Checker<'_>,
+    at: Position,
+    name: &str,
+    text: &str,
+    kind: Option<doc::KindWord>,
+) -> Option<DnsServer> {
     if text == "system" {
         return Some(DnsServer::System);
     }
@@ -538,5 +593,6 @@ fn dns_server(c: &mut Checker<'_>, at: Position, name: &str, text: &str) -> Opti
     if address.is_none() {
         c.problem(at, format!("DNS server: found `{text}`, expected `system`, an address or `address:port`"));
     }
-    Some(DnsServer::Named(name.into(), address?))
+    // Whoever does not say so may mean a Service, behind which several answer.
+    Some(DnsServer::Named(name.into(), address?, address_kind(kind)))
 }

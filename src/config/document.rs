@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::scalars::{Ip, Located, OneOrMany, PortEntry, Span, list};
+use super::scalars::{Ip, Located, OffOr, OneOrMany, PortEntry, Span, list};
 use crate::model::ClosedRule;
 
 /// segprobe's configuration.
@@ -74,8 +74,8 @@ pub struct Boundary {
     /// How TCP is tested.
     #[serde(default)]
     pub tcp: Located<Tcp>,
-    /// Which DNS techniques are tested.
-    pub dns: Option<Located<Techniques>>,
+    /// Which DNS techniques are tested; `off` for none.
+    pub dns: Option<Located<OffOr<Techniques>>>,
 }
 
 fn thirty_seconds() -> Located<Span> {
@@ -127,13 +127,29 @@ impl Default for Located<Tcp> {
 pub struct Techniques {
     /// SRV and A wildcards over services and namespaces.
     pub srv_wildcard: ModeWord,
+    /// PTR of the targets' addresses, and of `dns.reverse_sweep.ranges`.
+    pub reverse_sweep: ModeWord,
+    /// AXFR of the zone and the reverse zones. One AXFR can crash CoreDNS up to 1.14.4 on dual stack.
+    pub zone_transfer: ModeWord,
     /// A, AAAA and SRV of each known service.
     pub service_lookup: ModeWord,
+    /// Which of the zone's namespaces exist.
+    pub namespace_oracle: ModeWord,
+    /// Which of the targets' pods live where.
+    pub pod_oracle: ModeWord,
 }
 
 impl Default for Techniques {
     fn default() -> Self {
-        Self { srv_wildcard: ModeWord::Judge, service_lookup: ModeWord::Report }
+        use ModeWord::{Judge, Off, Report};
+        Self {
+            srv_wildcard: Judge,
+            reverse_sweep: Judge,
+            zone_transfer: Off,
+            service_lookup: Report,
+            namespace_oracle: Report,
+            pod_oracle: Report,
+        }
     }
 }
 
@@ -283,8 +299,28 @@ pub struct Dns {
     pub attempts: Located<u32>,
     /// Queries a second to each server, 1 to 10000.
     pub queries_per_second: Located<u32>,
+    /// UDP questions to each server that wait for an answer at the same time, 1 to 1000.
+    pub in_flight: Located<u32>,
+    /// UDP sockets to each server, 1 to 16: from another source port another replica may answer.
+    pub sockets: Located<u32>,
+    /// What was denied is asked again after this time, when caches may have been filled by others.
+    pub ask_again: Located<Span>,
     /// Names that this vantage may know. Default: `kubernetes.default.svc.` and the zone.
     pub known_names: Option<Vec<Located<String>>>,
+    /// Whole ranges for `reverse-sweep`.
+    pub reverse_sweep: Option<Located<Reverse>>,
+    /// Most disclosed names in the log event of a finding; 0 for none.
+    pub names_in_log: Located<u32>,
+}
+
+/// Ranges whose every address is looked up, in slices.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reverse {
+    /// CIDRs: the service range, pod ranges. 16,777,216 addresses at most.
+    pub ranges: Vec<String>,
+    /// Addresses that are asked for in one sweep.
+    pub queries_per_sweep: u32,
 }
 
 impl Default for Dns {
@@ -298,7 +334,12 @@ impl Default for Dns {
             timeout: Located { value: Span(Duration::from_secs(2)), at: Default::default() },
             attempts: number(2),
             queries_per_second: number(20),
+            in_flight: number(16),
+            sockets: number(4),
+            ask_again: Located { value: Span(Duration::from_secs(6)), at: Default::default() },
             known_names: None,
+            reverse_sweep: None,
+            names_in_log: number(3),
         }
     }
 }
@@ -321,6 +362,8 @@ pub struct NamedServer {
     pub name: String,
     /// `address` or `address:port`.
     pub address: String,
+    /// `endpoint` where one pod or host answers there, so that a finding needs fewer clean sweeps to close.
+    pub kind: Option<KindWord>,
 }
 
 /// Budgets of the agent.

@@ -151,6 +151,49 @@ impl JsonSchema for Ip {
     }
 }
 
+/// A mapping, or the word `off`.
+#[derive(Debug)]
+pub struct OffOr<T>(pub Option<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OffOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+            type Value = OffOr<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`off` or a mapping")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                match text {
+                    "off" => Ok(OffOr(None)),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                }
+            }
+            // What YAML 1.1 takes the word for.
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<Self::Value, E> {
+                if on { Err(E::invalid_value(de::Unexpected::Bool(on), &self)) } else { Ok(OffOr(None)) }
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map)).map(Some).map(OffOr)
+            }
+        }
+        deserializer.deserialize_any(Either(PhantomData))
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for OffOr<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        format!("OffOr_{}", T::schema_name()).into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mapping = generator.subschema_for::<T>();
+        json_schema!({"anyOf": [mapping, {"enum": ["off", false]}]})
+    }
+}
+
 /// A port of a target: a number, or a mapping where the endpoints or nodes use another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortEntry {

@@ -137,7 +137,7 @@ fn boundaries_and_zones() {
             ),
             (
                 "- {name: b, from: low, to: high, dns: {srv_wildcard: judge}}\n",
-                "f.yaml:3:40: unknown field `srv_wildcard`, expected one of srv-wildcard, service-lookup",
+                "f.yaml:3:40: unknown field `srv_wildcard`, expected one of srv-wildcard, reverse-sweep, zone-transfer, service-lookup, namespace-oracle, pod-oracle",
             ),
             (
                 "- {name: b, from: low, to: high, dns: {srv-wildcard: yes}}\n",
@@ -454,7 +454,10 @@ fn the_least_configuration_has_the_documented_defaults() {
     assert_eq!((boundary.expect, boundary.closed), (Expect::Blocked, ClosedRule::Fail));
     assert_eq!((boundary.interval, boundary.timeout), (Duration::from_secs(30), Duration::from_secs(2)));
     assert_eq!(boundary.attempts, 2);
-    assert_eq!((boundary.srv_wildcard, boundary.service_lookup), (Some(Mode::Judge), Some(Mode::Report)));
+    use CheckKind::*;
+    let judged = [SrvWildcard, ReverseSweep].map(|kind| (kind, Mode::Judge));
+    let reported = [ServiceLookup, NamespaceOracle, PodOracle].map(|kind| (kind, Mode::Report));
+    assert_eq!(boundary.techniques, [&judged[..], &reported].concat());
     assert_eq!(config.positive, [PositiveControl::Resolver]);
     assert_eq!(config.negative, []);
     assert_eq!(config.dns.zone.to_ascii(), "cluster.local.");
@@ -506,7 +509,7 @@ fn a_negative_control_without_a_range_speaks_for_its_family() {
 #[test]
 fn an_open_boundary_asks_nothing_of_dns() {
     let config = good(&format!("{ZONES}- {{name: b, from: low, to: high, expect: open}}\n"));
-    assert_eq!((config.boundaries[0].srv_wildcard, config.boundaries[0].service_lookup), (None, None));
+    assert_eq!(config.boundaries[0].techniques, []);
 }
 
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/segprobe.yaml");
@@ -516,17 +519,18 @@ fn the_sample_is_good() {
     let (config, _) = load(Path::new(SAMPLE)).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!((config.zones.len(), config.boundaries.len(), config.targets.len()), (3, 3, 3));
     assert_eq!(config.boundaries[1].closed, ClosedRule::Inconclusive);
-    assert_eq!((config.boundaries[1].srv_wildcard, config.boundaries[1].service_lookup), (None, None));
+    assert_eq!(config.boundaries[1].techniques, []);
     // What the sample calls a default is one.
     let default = good(MINIMAL);
     let (sample, least) = (&config.boundaries[0], &default.boundaries[0]);
     assert_eq!((sample.interval, sample.timeout), (least.interval, least.timeout));
     assert_eq!((sample.attempts, sample.closed, sample.expect), (least.attempts, least.closed, least.expect));
-    assert_eq!((sample.srv_wildcard, sample.service_lookup), (least.srv_wildcard, least.service_lookup));
+    assert_eq!(sample.techniques, least.techniques);
     assert_eq!((config.pace, config.series), (default.pace, default.series));
     assert_eq!((&config.dns.zone, &config.dns.resolver), (&default.dns.zone, &default.dns.resolver));
     assert_eq!((config.dns.timeout, config.dns.attempts), (default.dns.timeout, default.dns.attempts));
-    assert_eq!(config.dns.queries_per_second, default.dns.queries_per_second);
+    let numbers = |dns: &DnsConfig| (dns.queries_per_second, dns.in_flight, dns.sockets, dns.names_in_log);
+    assert_eq!((numbers(&config.dns), config.dns.ask_again), (numbers(&default.dns), default.dns.ask_again));
     assert_eq!(config.dns.known_names, default.dns.known_names);
 }
 

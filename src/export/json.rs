@@ -1,7 +1,7 @@
 //! The JSON of all checks, for `/api/v1/checks` and `check --output json`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -12,7 +12,7 @@ use super::{Run, VERSION};
 use crate::{
     ledger::{BoundaryView, CheckView, DnsEvidence, Evidence, Finding, Snapshot},
     model::{Reason, Verdict},
-    observation::{AddressSeen, ControlReply, ReplyClass, TcpSeen, WitnessSeen},
+    observation::{AddressSeen, ControlReply, ReplyClass, TcpSeen, TransportSeen, WitnessSeen},
     plan::NotTested,
 };
 
@@ -129,8 +129,9 @@ struct Address<'a> {
 #[derive(Serialize)]
 struct Dns<'a> {
     server: SocketAddr,
-    names: BTreeMap<&'a str, Vec<&'a str>>,
-    addresses: BTreeMap<&'a str, Vec<&'a str>>,
+    /// All that was disclosed, of whatever namespace.
+    names: BTreeMap<&'a str, BTreeSet<&'a str>>,
+    addresses: BTreeMap<&'a str, BTreeSet<&'a str>>,
     overflow: u64,
     replies: BTreeMap<&'static str, u32>,
     sent: u32,
@@ -138,11 +139,28 @@ struct Dns<'a> {
     retried: u32,
     lost: u32,
     cut: u32,
-    control: [ControlReply; 2],
-    self_check: bool,
+    unsteady: u32,
     captured: bool,
+    authoritative: u32,
     extended_errors: &'a BTreeMap<u16, u32>,
     soa: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    udp: Option<Over>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tcp: Option<Over>,
+    asked: u64,
+    questions: u64,
+    last_full_coverage: Option<jiff::Timestamp>,
+}
+
+#[derive(Serialize)]
+struct Over {
+    replies: BTreeMap<&'static str, u32>,
+    sent: u32,
+    answered: u32,
+    retried: u32,
+    control: [ControlReply; 2],
+    self_check: bool,
 }
 
 fn checks<S: Serializer>((checks, now): &(&[CheckView], Instant), serializer: S) -> Result<S::Ok, S::Error> {
@@ -203,22 +221,44 @@ fn address(seen: &AddressSeen, reason: Reason) -> Address<'_> {
 
 fn dns(evidence: &DnsEvidence) -> Dns<'_> {
     let seen = &evidence.seen;
-    let replies = ReplyClass::ALL.iter().map(|c| (c.as_str(), seen.count(*c))).filter(|(_, n)| *n > 0);
+    let sum = |of: fn(&TransportSeen) -> u32| seen.over.iter().map(of).sum();
+    let [udp, tcp] = &seen.over;
+    let (asked, questions) = seen.progress();
     Dns {
         server: evidence.server,
-        names: seen.names.iter().map(|(ns, names)| (ns, names.collect())).collect(),
-        addresses: seen.addresses.iter().map(|(ns, addresses)| (ns, addresses.collect())).collect(),
-        overflow: seen.names.overflow() + seen.addresses.overflow(),
-        replies: replies.collect(),
+        names: seen.names(),
+        addresses: seen.addresses(),
+        overflow: seen.overflow(),
+        replies: replies(|class| seen.count(class)),
+        sent: sum(|over| over.sent),
+        answered: sum(|over| over.answered),
+        retried: sum(|over| over.retried),
+        lost: seen.rounds().map(|round| round.lost).sum(),
+        cut: seen.rounds().map(|round| round.cut).sum(),
+        unsteady: seen.unsteady,
+        captured: seen.captured,
+        authoritative: seen.authoritative,
+        extended_errors: &seen.extended_errors,
+        soa: seen.soa.as_deref(),
+        udp: udp.used.then(|| over(udp)),
+        tcp: tcp.used.then(|| over(tcp)),
+        asked,
+        questions,
+        last_full_coverage: seen.covered(),
+    }
+}
+
+fn over(seen: &TransportSeen) -> Over {
+    Over {
+        replies: replies(|class| seen.count(class)),
         sent: seen.sent,
         answered: seen.answered,
         retried: seen.retried,
-        lost: seen.lost,
-        cut: seen.cut,
         control: seen.control,
         self_check: seen.self_check,
-        captured: seen.captured,
-        extended_errors: &seen.extended_errors,
-        soa: seen.soa.as_deref(),
     }
+}
+
+fn replies(count: impl Fn(ReplyClass) -> u32) -> BTreeMap<&'static str, u32> {
+    ReplyClass::ALL.iter().map(|class| (class.as_str(), count(*class))).filter(|(_, n)| *n > 0).collect()
 }

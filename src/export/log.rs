@@ -33,13 +33,13 @@ pub fn init(level: LogLevel, format: LogFormat) {
     let _ = registry().with(layer.with_filter(ours).with_filter(level)).try_init();
 }
 
-/// Writes what changed. Findings are warnings, with their evidence.
-pub fn transitions(transitions: &[Transition], snapshot: &Snapshot) {
+/// Writes what changed. Findings are warnings, with their evidence and at most so many disclosed names.
+pub fn transitions(transitions: &[Transition], snapshot: &Snapshot, most_names: usize) {
     for transition in transitions {
         let (Transition::Opened { id, .. } | Transition::Closed { id, .. } | Transition::Changed { id, .. }) =
             transition;
         let place = snapshot.checks.binary_search_by(|view| view.id.cmp(id)).ok();
-        let evidence = || place.map(|i| words::evidence(&snapshot.checks[i])).unwrap_or_default();
+        let evidence = || place.map(|i| words::evidence_with(&snapshot.checks[i], most_names)).unwrap_or_default();
         let (boundary, check, target, via) = (&*id.boundary, id.kind.as_str(), &*id.target, id.via_str());
         let (namespace, source) = (&*id.target_namespace, &*id.source.name);
         let text = |address: &Option<std::net::SocketAddr>| address.map(|a| a.to_string()).unwrap_or_default();

@@ -1,6 +1,10 @@
 //! `/metrics`: results from the snapshot, the agent's own counters from its registry.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use prometheus::{
     Encoder, Gauge, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder,
@@ -10,15 +14,16 @@ use prometheus::{
 use super::{REVISION, RUSTVERSION, Run, VERSION, exposition::Exposition};
 use crate::{
     config::SeriesConfig,
-    ledger::{CheckView, Evidence, Snapshot, SweepReport},
-    model::{Mode, Reason, Verdict},
-    observation::TcpOutcome,
+    ledger::{CheckView, DnsEvidence, Evidence, Snapshot, SweepReport},
+    model::{CheckId, Mode, Reason, Verdict},
+    observation::{TcpOutcome, Transport},
 };
 
 /// The agent's own counters, and the page.
 pub struct Metrics {
     registry: Registry,
     probes: IntCounterVec,
+    dns_queries: IntCounterVec,
     probe_duration: HistogramVec,
     sweep_duration: HistogramVec,
     overruns: IntCounterVec,
@@ -39,6 +44,13 @@ impl Metrics {
             probes: IntCounterVec::new(
                 Opts::new("segprobe_probes_total", "TCP connects and DNS questions by outcome, controls excluded."),
                 &["check", "outcome"],
+            )?,
+            dns_queries: IntCounterVec::new(
+                Opts::new(
+                    "segprobe_dns_queries_total",
+                    "DNS queries on the wire by outcome, controls and repeats included.",
+                ),
+                &["server", "transport", "outcome"],
             )?,
             probe_duration: seconds(
                 "segprobe_probe_duration_seconds",
@@ -69,6 +81,7 @@ impl Metrics {
         };
         let r = &metrics.registry;
         r.register(Box::new(metrics.probes.clone()))?;
+        r.register(Box::new(metrics.dns_queries.clone()))?;
         r.register(Box::new(metrics.probe_duration.clone()))?;
         r.register(Box::new(metrics.sweep_duration.clone()))?;
         r.register(Box::new(metrics.overruns.clone()))?;
@@ -111,6 +124,15 @@ impl Metrics {
                         let replies = u64::from(dns.seen.count(*class));
                         if replies > 0 {
                             self.probes.with_label_values(&[kind, class.as_str()]).inc_by(replies);
+                        }
+                    }
+                    for (transport, over) in Transport::ALL.iter().zip(&dns.seen.over) {
+                        let server = &*result.id.target;
+                        for (outcome, queries) in
+                            [("answered", over.answered), ("lost", over.sent.saturating_sub(over.answered))]
+                        {
+                            let labels = [server, transport.as_str(), outcome];
+                            self.dns_queries.with_label_values(&labels).inc_by(u64::from(queries));
                         }
                     }
                 }
@@ -264,26 +286,54 @@ fn findings(page: &mut Exposition, snapshot: &Snapshot) {
 /// Counts for the protected namespaces, zeros included, and one with an empty `target_namespace` for all others: names that
 /// a server makes up must not become labels.
 fn disclosures(page: &mut Exposition, snapshot: &Snapshot, now: Instant) {
-    page.family("segprobe_dns_disclosed_names", "gauge", "Names that a DNS server disclosed in the last sweep.");
-    for check in &snapshot.checks {
-        let Some(result) = check.result.as_ref().filter(|_| check.reason_at(now) != Reason::Stale) else { continue };
-        let Evidence::Dns(dns) = &result.evidence else { continue };
-        let id = &check.id;
+    page.family(
+        "segprobe_dns_disclosed_names",
+        "gauge",
+        "Names that a DNS server disclosed in the last round of questions.",
+    );
+    for (id, dns) in dns_results(snapshot, now) {
         let mut sample = |namespace: &str, count: usize| {
-            let labels = [
-                ("boundary", &*id.boundary),
-                ("check", id.kind.as_str()),
-                ("source_namespace", &*id.source.namespace),
-                ("source", &*id.source.name),
-                ("server", &*id.target),
-                ("target_namespace", namespace),
-            ];
+            let labels = [&dns_labels(id)[..], &[("target_namespace", namespace)]].concat();
             page.sample("segprobe_dns_disclosed_names", &labels, count);
         };
+        let names = dns.seen.names();
         for namespace in dns.protected.iter() {
-            sample(namespace, dns.seen.names.count(namespace));
+            sample(namespace, names.get(&**namespace).map_or(0, BTreeSet::len));
         }
-        let others = dns.seen.names.iter().filter(|(ns, _)| !dns.protected.iter().any(|p| **p == **ns));
+        let others = names.iter().filter(|(ns, _)| !dns.protected.iter().any(|p| **p == ***ns));
         sample("", others.map(|(_, names)| names.len()).sum());
     }
+    let name = "segprobe_dns_sweep_progress_ratio";
+    page.family(name, "gauge", "How much of its questions a DNS check has asked in the round under way.");
+    for (id, dns) in dns_results(snapshot, now) {
+        let (asked, questions) = dns.seen.progress();
+        page.sample(name, &dns_labels(id), if questions == 0 { 1.0 } else { asked as f64 / questions as f64 });
+    }
+    let name = "segprobe_dns_last_full_coverage_timestamp_seconds";
+    page.family(name, "gauge", "When a DNS check had last asked all of its questions without losing any.");
+    for (id, dns) in dns_results(snapshot, now) {
+        if let Some(covered) = dns.seen.covered() {
+            page.sample(name, &dns_labels(id), covered.as_millisecond() as f64 / 1e3);
+        }
+    }
+}
+
+fn dns_results(snapshot: &Snapshot, now: Instant) -> impl Iterator<Item = (&CheckId, &DnsEvidence)> {
+    snapshot.checks.iter().filter_map(move |check| {
+        let result = check.result.as_ref().filter(|_| check.reason_at(now) != Reason::Stale)?;
+        match &result.evidence {
+            Evidence::Dns(dns) => Some((&*check.id, &**dns)),
+            Evidence::Tcp(_) => None,
+        }
+    })
+}
+
+fn dns_labels(id: &CheckId) -> [(&'static str, &str); 5] {
+    [
+        ("boundary", &*id.boundary),
+        ("check", id.kind.as_str()),
+        ("source_namespace", &*id.source.namespace),
+        ("source", &*id.source.name),
+        ("server", &*id.target),
+    ]
 }

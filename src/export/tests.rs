@@ -64,11 +64,18 @@ fn tcp(addresses: Vec<(AddressSeen, Reason)>) -> Evidence {
 }
 
 fn dns(names: &[&str]) -> Evidence {
-    let mut seen = DnsSeen { control: [ControlReply::Answered; 2], self_check: true, ..DnsSeen::default() };
-    seen.replies[ReplyClass::Answered as usize] = 2;
-    names.iter().for_each(|name| seen.names.add("payments", name));
+    let mut seen = DnsSeen::default();
+    let over = &mut seen.over[0];
+    (over.used, over.control, over.self_check) = (true, [ControlReply::Answered; 2], true);
+    over.replies[ReplyClass::Answered as usize] = 2;
+    names.iter().for_each(|name| seen.beside.names.add("payments", name));
     let server: SocketAddr = "127.0.0.53:53".parse().unwrap();
-    Evidence::Dns(Box::new(DnsEvidence { server, protected: ["payments".into()].into(), seen }))
+    Evidence::Dns(Box::new(DnsEvidence {
+        server,
+        kind: AddressKind::Endpoint,
+        protected: ["payments".into()].into(),
+        seen,
+    }))
 }
 
 fn snapshot(checks: Vec<CheckView>) -> Snapshot {
@@ -218,15 +225,18 @@ fn evidence_reads_well() {
 
 #[test]
 fn what_is_wrong_with_a_server_is_told() {
-    use ControlReply::{Answered, Failed, Refused};
+    use ControlReply::{Answered, Failed, NoListener, Refused};
     for (control, self_check, captured, expected) in [
-        ([Answered, Failed], true, false, ", control not answered"),
-        ([Refused, Answered], true, false, ", control refused"),
-        ([Answered; 2], false, false, ", known name not found"),
+        ([Answered, Failed], true, false, ", control not answered over udp"),
+        ([NoListener, Answered], true, false, ", control not answered over udp"),
+        ([Refused, Answered], true, false, ", control refused over udp"),
+        ([NoListener; 2], false, false, ", nobody listens on udp"),
+        ([Answered; 2], false, false, ", known name not found over udp"),
         ([Answered; 2], true, true, ", a name that nobody has was answered"),
     ] {
         let Evidence::Dns(mut evidence) = dns(&[]) else { unreachable!() };
-        evidence.seen = DnsSeen { control, self_check, captured, ..evidence.seen };
+        evidence.seen.captured = captured;
+        (evidence.seen.over[0].control, evidence.seen.over[0].self_check) = (control, self_check);
         let id = id("b", CheckKind::SrvWildcard, "", "server", None);
         let view = view(id, Mode::Judge, Reason::Captured, Evidence::Dns(evidence));
         assert_eq!(words::evidence(&view), format!("127.0.0.53:53: nothing disclosed (2 answered){expected}"));

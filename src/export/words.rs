@@ -1,11 +1,16 @@
 //! Evidence in words for people: table, page and log say it alike.
 
-use std::{fmt::Write, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use crate::{
     ledger::{CheckResult, CheckView, DnsEvidence, Evidence},
     model::{Reason, plain},
-    observation::{AddressSeen, ControlReply, Disclosed, Icmp, ReplyClass, TcpOutcome, TcpSeen},
+    observation::{AddressSeen, ControlReply, Icmp, ReplyClass, TcpOutcome, TcpSeen, Transport},
 };
 
 /// Addresses and names that are told one by one; the JSON has them all.
@@ -13,11 +18,16 @@ const MOST_TOLD: usize = 3;
 
 /// What a check's latest result rests on, in one line without control characters.
 pub fn evidence(view: &CheckView) -> String {
+    evidence_with(view, MOST_TOLD)
+}
+
+/// The same with at most so many disclosed names.
+pub fn evidence_with(view: &CheckView, most_names: usize) -> String {
     let mut text = String::new();
     if let Some(result) = &view.result {
         match &result.evidence {
             Evidence::Tcp(addresses) => tcp(&mut text, addresses),
-            Evidence::Dns(dns) => self::dns(&mut text, dns),
+            Evidence::Dns(dns) => self::dns(&mut text, dns, most_names),
         }
         findings(&mut text, view, result);
     }
@@ -90,11 +100,11 @@ fn connect(text: &mut String, seen: &TcpSeen) {
     }
 }
 
-fn dns(text: &mut String, evidence: &DnsEvidence) {
-    let DnsEvidence { server, protected, seen } = evidence;
+fn dns(text: &mut String, evidence: &DnsEvidence, most_names: usize) {
+    let DnsEvidence { server, protected, seen, .. } = evidence;
     let _ = write!(text, "{server}: ");
-    let names = told(text, &seen.names, protected, "name");
-    if names == 0 && told(text, &seen.addresses, protected, "address") == 0 {
+    let names = told(text, &seen.names(), protected, "name", most_names);
+    if names == 0 && told(text, &seen.addresses(), protected, "address", most_names) == 0 {
         text.push_str("nothing disclosed");
     }
     let classes = ReplyClass::ALL.iter().filter(|c| seen.count(**c) > 0);
@@ -102,13 +112,29 @@ fn dns(text: &mut String, evidence: &DnsEvidence) {
     if !classes.is_empty() {
         let _ = write!(text, " ({})", classes.join(", "));
     }
-    match seen.control {
-        [ControlReply::Answered, ControlReply::Answered] => {}
-        c if c.contains(&ControlReply::Failed) => text.push_str(", control not answered"),
-        _ => text.push_str(", control refused"),
+    let (asked, questions) = seen.progress();
+    if asked < questions {
+        let _ = write!(text, ", {asked} of {questions} questions asked in this round");
     }
-    if !seen.self_check {
-        text.push_str(", known name not found");
+    for (transport, over) in Transport::ALL.iter().zip(&seen.over).filter(|(_, over)| over.used) {
+        use ControlReply::*;
+        match over.control {
+            [Answered, Answered] if over.self_check => {}
+            [Answered, Answered] => {
+                let _ = write!(text, ", known name not found over {transport}");
+            }
+            [NoListener, NoListener] => {
+                let _ = write!(text, ", nobody listens on {transport}");
+            }
+            control => {
+                let said =
+                    if control.contains(&Failed) || control.contains(&NoListener) { "not answered" } else { "refused" };
+                let _ = write!(text, ", control {said} over {transport}");
+            }
+        }
+    }
+    if seen.unsteady > 0 {
+        let _ = write!(text, ", {} denied and then not", seen.unsteady);
     }
     if seen.captured {
         text.push_str(", a name that nobody has was answered");
@@ -116,18 +142,26 @@ fn dns(text: &mut String, evidence: &DnsEvidence) {
 }
 
 /// Tells some of what was disclosed of the protected namespaces, and counts all of it.
-fn told(text: &mut String, disclosed: &Disclosed, protected: &[Arc<str>], what: &str) -> usize {
-    let of_protected = disclosed.iter().filter(|(ns, _)| protected.iter().any(|p| **p == **ns));
-    let all: Vec<&str> = of_protected.flat_map(|(_, names)| names).collect();
+fn told(
+    text: &mut String,
+    disclosed: &BTreeMap<&str, BTreeSet<&str>>,
+    protected: &[Arc<str>],
+    what: &str,
+    most: usize,
+) -> usize {
+    let of_protected = disclosed.iter().filter(|(ns, _)| protected.iter().any(|p| **p == ***ns));
+    let all: Vec<&str> = of_protected.flat_map(|(_, names)| names).copied().collect();
     if !all.is_empty() {
         let plural = match (all.len(), what) {
             (1, _) => "",
             (_, "address") => "es",
             _ => "s",
         };
-        let some = all[..all.len().min(MOST_TOLD)].join(", ");
-        let more = if all.len() > MOST_TOLD { ", …" } else { "" };
-        let _ = write!(text, "{} {what}{plural} disclosed: {some}{more}", all.len());
+        let _ = write!(text, "{} {what}{plural} disclosed", all.len());
+        if most > 0 {
+            let more = if all.len() > most { ", …" } else { "" };
+            let _ = write!(text, ": {}{more}", all[..all.len().min(most)].join(", "));
+        }
     }
     all.len()
 }

@@ -71,8 +71,8 @@ impl Findings {
     pub fn record(&mut self, result: &CheckResult, transitions: &mut Vec<Transition>) -> u64 {
         let mut opened = 0;
         match &result.evidence {
-            Evidence::Dns(_) => {
-                opened += u64::from(self.pair(result, None, AddressKind::Endpoint, true, result.reason, transitions));
+            Evidence::Dns(dns) => {
+                opened += u64::from(self.pair(result, None, dns.kind, true, result.reason, transitions));
             }
             Evidence::Tcp(addresses) => {
                 for (seen, reason) in addresses {

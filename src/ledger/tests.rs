@@ -25,8 +25,7 @@ fn boundary(name: &str, expect: Expect) -> Boundary {
         timeout: Duration::from_secs(2),
         attempts: 2,
         closed: ClosedRule::Fail,
-        srv_wildcard: None,
-        service_lookup: None,
+        techniques: Vec::new(),
     }
 }
 
@@ -57,6 +56,7 @@ fn plan(boundaries: Vec<(Boundary, Vec<Check>)>) -> Plan {
         namespaces: Vec::new(),
         services: Default::default(),
         known_addresses: Default::default(),
+        pods: Default::default(),
         witnessed: false,
     };
     Plan {
@@ -110,8 +110,12 @@ impl Bench {
     }
 
     fn dns(&self, id: &Arc<CheckId>, mode: Mode, reason: Reason) -> Arc<CheckResult> {
-        let evidence =
-            DnsEvidence { server: ([127, 0, 0, 53], 53).into(), protected: [].into(), seen: DnsSeen::default() };
+        let evidence = DnsEvidence {
+            server: ([127, 0, 0, 53], 53).into(),
+            kind: Endpoint,
+            protected: [].into(),
+            seen: DnsSeen::default(),
+        };
         self.concluded(id, mode, reason, Evidence::Dns(Box::new(evidence)))
     }
 
@@ -183,7 +187,7 @@ fn a_finding_opens_at_once_and_closes_after_three_or_ten_in_a_row() {
         let (mut bench, id) = one(kind);
         assert_eq!(opened(&bench.sweep(&id, kind, &[(1, true, Reached)])), [Some(pair(1))]);
         assert_eq!(bench.served(&id), Reached);
-        assert_eq!(bench.ledger.pinned("b")[&id], [pair(1)]);
+        assert_eq!(bench.ledger.carried("b").pinned[&id], [pair(1)]);
         for times in 1..needed {
             assert_eq!(closed(&bench.sweep(&id, kind, &[(1, true, blocked)])), [], "{kind} {times}");
             assert_eq!(bench.served(&id), Reason::FindingOpen);
@@ -194,7 +198,7 @@ fn a_finding_opens_at_once_and_closes_after_three_or_ten_in_a_row() {
         let Some(Transition::Closed { after, .. }) = transitions.first() else { panic!("{transitions:?}") };
         assert_eq!(*after, ROUND * needed);
         assert_eq!(bench.served(&id), blocked);
-        assert!(bench.view(&id).findings.is_empty() && bench.ledger.pinned("b").is_empty());
+        assert!(bench.view(&id).findings.is_empty() && bench.ledger.carried("b").pinned.is_empty());
     }
 }
 
@@ -231,7 +235,7 @@ fn each_address_has_a_finding_of_its_own() {
     let transitions = bench.sweep(&id, Endpoint, &[(1, true, Blocked), (2, true, Blocked)]);
     assert_eq!(closed(&transitions), [(Some(pair(1)), Closed::Resolved)]);
     assert_eq!(bench.served(&id), Reason::FindingOpen);
-    assert_eq!(bench.ledger.pinned("b")[&id], [pair(2)]);
+    assert_eq!(bench.ledger.carried("b").pinned[&id], [pair(2)]);
     // A sweep that did not probe the pair says nothing of it.
     for _ in 0..20 {
         assert_eq!(closed(&bench.sweep(&id, Endpoint, &[(1, true, Blocked)])), []);
@@ -318,13 +322,13 @@ fn an_open_finding_goes_stale_like_everything() {
 fn a_disclosure_is_a_finding_where_it_is_judged() {
     let dns = id("b", Expect::Blocked, CheckKind::SrvWildcard, "system");
     let check = |mode| {
-        let question = Question::Dns { server: ([127, 0, 0, 53], 53).into() };
+        let question = Question::Dns { server: ([127, 0, 0, 53], 53).into(), kind: Endpoint };
         plan(vec![(boundary("b", Expect::Blocked), vec![Check { id: dns.clone(), mode, question }])])
     };
     let mut bench = Bench::new(&check(Mode::Judge));
     let result = bench.dns(&dns, Mode::Judge, Reason::Disclosed);
     assert_eq!(opened(&bench.record(&[result])), [None]);
-    assert!(bench.ledger.pinned("b").is_empty(), "a server needs no pin: it is asked in every sweep");
+    assert!(bench.ledger.carried("b").pinned.is_empty(), "a server needs no pin: it is asked in every sweep");
     assert_eq!(bench.follow(&check(Mode::Judge)), [], "a reload that changes nothing keeps it open");
     for last in [false, false, true] {
         let result = bench.dns(&dns, Mode::Judge, Reason::NothingDisclosed);
@@ -350,7 +354,7 @@ fn an_outage_where_open_is_expected_is_no_finding() {
     let transitions = bench.sweep(&id, Endpoint, &[(1, true, Reason::NotReached)]);
     assert_eq!(opened(&transitions), []);
     assert_eq!(bench.served(&id), Reason::NotReached);
-    assert!(bench.ledger.pinned("b").is_empty() && bench.ledger.snapshot().findings.is_empty());
+    assert!(bench.ledger.carried("b").pinned.is_empty() && bench.ledger.snapshot().findings.is_empty());
     bench.sweep(&id, Endpoint, &[(1, true, Reason::Reachable)]);
     assert_eq!(bench.served(&id), Reason::Reachable);
 }
@@ -532,7 +536,7 @@ proptest! {
                 let mut shown: Vec<SocketAddr> = view.findings.iter().filter_map(|f| f.address).collect();
                 shown.sort();
                 prop_assert_eq!(&open, &shown);
-                let mut pinned = bench.ledger.pinned("b").remove(id).unwrap_or_default();
+                let mut pinned = bench.ledger.carried("b").pinned.remove(id).unwrap_or_default();
                 pinned.sort();
                 prop_assert_eq!(&open, &pinned);
                 if swept && !open.is_empty() {

@@ -27,7 +27,7 @@ fn planned(rest: &str) -> Plan {
 }
 
 const BOUNDARY: &str = "boundaries: [{name: b, from: low, to: high}]\n";
-const NO_DNS: &str = "boundaries: [{name: b, from: low, to: high, dns: {srv-wildcard: off, service-lookup: off}}]\n";
+const NO_DNS: &str = "boundaries: [{name: b, from: low, to: high, dns: off}]\n";
 
 /// A check in one line: what it is called, and what it asks of whom.
 fn told(check: &Check) -> String {
@@ -40,7 +40,7 @@ fn told(check: &Check) -> String {
             let addresses: Vec<String> = addresses.iter().map(name).collect();
             format!("{kind} {} port {port}", addresses.join(" "))
         }
-        Question::Dns { server } => format!("{} {server}", check.mode),
+        Question::Dns { server, .. } => format!("{} {server}", check.mode),
     };
     format!("{}: {asks}", check.id)
 }
@@ -108,10 +108,22 @@ fn dns_is_asked_by_technique_and_server() {
             "b srv-wildcard system-2: judge 127.0.0.54:53",
             "b srv-wildcard 127.0.0.9:5353: judge 127.0.0.9:5353",
             "b srv-wildcard local: judge [::1]:53",
+            "b reverse-sweep system: judge 127.0.0.53:53",
+            "b reverse-sweep system-2: judge 127.0.0.54:53",
+            "b reverse-sweep 127.0.0.9:5353: judge 127.0.0.9:5353",
+            "b reverse-sweep local: judge [::1]:53",
             "b service-lookup system: report 127.0.0.53:53",
             "b service-lookup system-2: report 127.0.0.54:53",
             "b service-lookup 127.0.0.9:5353: report 127.0.0.9:5353",
             "b service-lookup local: report [::1]:53",
+            "b namespace-oracle system: report 127.0.0.53:53",
+            "b namespace-oracle system-2: report 127.0.0.54:53",
+            "b namespace-oracle 127.0.0.9:5353: report 127.0.0.9:5353",
+            "b namespace-oracle local: report [::1]:53",
+            "b pod-oracle system: report 127.0.0.53:53",
+            "b pod-oracle system-2: report 127.0.0.54:53",
+            "b pod-oracle 127.0.0.9:5353: report 127.0.0.9:5353",
+            "b pod-oracle local: report [::1]:53",
         ]
     );
     assert_eq!(plan.resolver, SYSTEM);
@@ -122,15 +134,30 @@ fn modes_are_kept_and_off_is_not_asked() {
     for (modes, expected) in [
         (
             "srv-wildcard: report, service-lookup: judge",
-            vec!["b srv-wildcard system: report 127.0.0.53:53", "b service-lookup system: judge 127.0.0.53:53"],
+            vec![
+                "srv-wildcard report",
+                "reverse-sweep judge",
+                "service-lookup judge",
+                "namespace-oracle report",
+                "pod-oracle report",
+            ],
         ),
-        ("srv-wildcard: off", vec!["b service-lookup system: report 127.0.0.53:53"]),
-        ("service-lookup: off", vec!["b srv-wildcard system: judge 127.0.0.53:53"]),
-        ("srv-wildcard: off, service-lookup: off", vec![]),
+        (
+            "srv-wildcard: off, pod-oracle: off",
+            vec!["reverse-sweep judge", "service-lookup report", "namespace-oracle report"],
+        ),
+        (
+            "srv-wildcard: off, reverse-sweep: report, zone-transfer: judge, service-lookup: off, namespace-oracle: judge, pod-oracle: judge",
+            vec!["reverse-sweep report", "zone-transfer judge", "namespace-oracle judge", "pod-oracle judge"],
+        ),
+        ("srv-wildcard: off, reverse-sweep: off, service-lookup: off, namespace-oracle: off, pod-oracle: off", vec![]),
     ] {
         let plan = planned(&format!("boundaries: [{{name: b, from: low, to: high, dns: {{{modes}}}}}]\n{SERVICE}"));
-        assert_eq!(lines(&plan)[1..], expected, "{modes}");
+        let checks = plan.boundaries[0].checks.iter().skip(1).map(|c| format!("{} {}", c.id.kind, c.mode));
+        assert_eq!(checks.collect::<Vec<_>>(), expected, "{modes}");
     }
+    let off = planned(&format!("{NO_DNS}{SERVICE}"));
+    assert_eq!(lines(&off).len(), 1);
     let open = planned(&format!("boundaries: [{{name: b, from: low, to: high, expect: open}}]\n{SERVICE}"));
     assert_eq!(lines(&open), ["b tcp-connect vault/vault:8200 via endpoint: endpoint 127.0.0.7 port 8200"]);
 }
@@ -142,7 +169,7 @@ fn a_technique_with_nothing_to_look_for_is_a_gap_and_no_check() {
         assert!(lines(&plan).iter().all(|l| l.contains("tcp-connect")), "{:?}", lines(&plan));
         plan.not_tested
             .iter()
-            .filter(|n| n.what.contains("-wildcard") || n.what.contains("-lookup"))
+            .filter(|n| ["-wildcard", "-lookup", "-sweep", "-oracle"].iter().any(|kind| n.what.contains(kind)))
             .map(|n| format!("{}: {}", n.what, n.why))
             .collect()
     };
@@ -152,21 +179,44 @@ fn a_technique_with_nothing_to_look_for_is_a_gap_and_no_check() {
         ),
         [
             "srv-wildcard of zone `outside`: the zone has no namespaces",
+            "reverse-sweep of zone `outside`: the zone has no namespaces",
             "service-lookup of zone `outside`: the zone has no namespaces",
+            "namespace-oracle of zone `outside`: the zone has no namespaces",
+            "pod-oracle of zone `outside`: the zone has no namespaces",
         ]
     );
     assert_eq!(
         gaps(&format!("{BOUNDARY}{SERVICE}dns: {{servers: []}}\n")),
         [
             "srv-wildcard of zone `high`: no DNS server is configured or known",
+            "reverse-sweep of zone `high`: no DNS server is configured or known",
             "service-lookup of zone `high`: no DNS server is configured or known",
+            "namespace-oracle of zone `high`: no DNS server is configured or known",
+            "pod-oracle of zone `high`: no DNS server is configured or known",
         ]
     );
     let no_service = planned(&format!(
         "{BOUNDARY}targets: [{{zone: high, namespace: vault, name: host, address: 127.0.0.7, ports: [1]}}]\n"
     ));
-    assert_eq!(lines(&no_service)[1..], ["b srv-wildcard system: judge 127.0.0.53:53"]);
-    assert!(no_service.not_tested.iter().any(|n| n.what == "service-lookup of zone `high`"));
+    let left = ["b srv-wildcard system: judge 127.0.0.53:53", "b namespace-oracle system: report 127.0.0.53:53"];
+    assert_eq!(lines(&no_service)[1..], left);
+    for (kind, why) in [
+        ("service-lookup", "no target of the zone is a Service"),
+        ("reverse-sweep", "no target of the zone has an address, and no range is configured"),
+        ("pod-oracle", "no target of the zone has endpoints"),
+        ("zone-transfer", "it is off: one AXFR can crash CoreDNS up to 1.14.4 on dual stack"),
+    ] {
+        let what = format!("{kind} of zone `high`");
+        assert!(no_service.not_tested.iter().any(|n| n.what == what && n.why == why), "{:?}", no_service.not_tested);
+    }
+    let ranges = planned(&format!(
+        "{BOUNDARY}dns: {{servers: [127.0.0.9], resolver: 127.0.0.9, reverse_sweep: {{ranges: [127.0.0.0/24], queries_per_sweep: 9}}}}\n"
+    ));
+    assert!(
+        lines(&ranges).contains(&"b reverse-sweep 127.0.0.9: judge 127.0.0.9:53".to_owned()),
+        "{:?}",
+        lines(&ranges)
+    );
 }
 
 #[test]
@@ -180,7 +230,7 @@ fn what_is_not_tested_or_not_provable_is_said() {
             .collect()
     };
     let bare = "zones: {low: {}, high: {namespaces: [vault]}}\nboundaries:\n\
-                - {name: b, from: low, to: high, dns: {srv-wildcard: off, service-lookup: off}}\n";
+                - {name: b, from: low, to: high, dns: off}\n";
     assert_eq!(gaps(bare), ["b: TCP to zone `high`: no target is in the zone"]);
     let blind = [
         "b: ipv4 targets: no positive control of that family: they stay inconclusive",
@@ -244,8 +294,8 @@ fn a_boundary_knows_its_zone() {
     let boundary = &plan.boundaries[0];
     assert_eq!(boundary.namespaces, ["payments".into(), "vault".into()]);
     assert_eq!(boundary.services, BTreeSet::from([("vault".into(), "vault".into())]));
-    let known = ["127.1.0.1", "127.2.0.1", "127.2.0.2"].map(|ip| (ip.parse().unwrap(), "vault".into()));
-    assert_eq!(*boundary.known_addresses, HashMap::from(known));
+    let known = ["127.1.0.1", "127.2.0.1", "127.2.0.2", "127.4.0.1"].map(|ip| (ip.parse().unwrap(), "vault".into()));
+    assert_eq!(*boundary.known_addresses, BTreeMap::from(known));
     assert!(boundary.witnessed);
     assert!(!planned("boundaries: [{name: b, from: high, to: low}]\n").boundaries[0].witnessed);
 }
@@ -260,15 +310,18 @@ fn what_a_sweep_costs() {
     assert_eq!(
         plan.boundaries[0].cost(&config, &plan.positive, &plan.negative),
         Cost {
-            checks: 4,
+            checks: 7,
             addresses: 3,
             // Two attempts and two of the witness, and three rounds in 12 s of six positive controls and, from both
             // vantages, the negative one on its own port and the positive control's.
             connects: 3 * (2 + 2) + 3 * (6 + 2 * 2),
-            // Wildcards: 8 for all namespaces, 4 for each of two; controls 2 + 2, self-check 1. Look-up: 3; 2 + 2; 3.
-            dns_queries: (8 + 2 * 4 + 2 + 2 + 1) + (3 + 2 + 2 + 3),
+            // Controls and a name of nobody: 8. The rest over both transports, with a self-check of one name: wildcards, 18
+            // for all and 9 for each of two namespaces; PTR of three addresses; three types of one service; namespaces, 4
+            // for each and nobody's; pods, two, the own one, and nobody's address of both families in each namespace and
+            // nobody's.
+            dns_queries: 8 + 2 * ((18 + 2 * 9 + 1) + (3 + 2) + 3 * (1 + 1) + 4 * (2 + 1 + 1) + (2 + 1 + 2 * (2 + 1))),
             packets_per_second: 2 * 42 + 20,
-            least_seconds: 2,
+            least_seconds: 154_u64.div_ceil(20),
             most_seconds: 2 * (4 + 2),
         }
     );

@@ -1,133 +1,227 @@
-//! DNS techniques: each asks one server a list of questions and reads what the answers disclose.
+//! DNS techniques: each asks a server a list of questions and reads what the answers disclose.
 //!
-//! A technique is a list of questions (pure) and a reader of answers (pure); [`enumerate`] puts the questions on the wire.
+//! A technique is pure: which questions, and what an answer tells. [`enumerate`] puts the questions of all techniques to
+//! one server over UDP and TCP, between the server's controls.
 
 mod classify;
-mod exchange;
-pub mod service_lookup;
-pub mod srv_wildcard;
+mod message;
+mod namespace_oracle;
+mod pod_oracle;
+mod reverse_sweep;
+mod server;
+mod service_lookup;
+mod srv_wildcard;
+mod tcp;
+mod udp;
+mod zone_transfer;
+
+use std::{collections::HashSet, io, net::IpAddr, time::Duration};
 
 use hickory_resolver::proto::{
-    op::Message,
-    rr::{Name, RData, RecordType},
+    op::{Message, ResponseCode},
+    rr::{Name, RData},
 };
+use nix::libc;
+use tokio::time::Instant;
 
 pub use classify::{classify, extended_errors, soa_owner};
+pub use message::Question;
 #[doc(hidden)]
-pub use exchange::read_any;
-pub use exchange::{Reply, Session, Settings};
+pub use message::read_any;
+pub use namespace_oracle::NamespaceOracle;
+pub use pod_oracle::PodOracle;
+pub use reverse_sweep::{Ranges, ReverseSweep};
+pub use server::{Server, enumerate};
+pub use service_lookup::ServiceLookup;
+pub use srv_wildcard::SrvWildcard;
+pub use zone_transfer::ZoneTransfer;
 
-use crate::observation::{ControlReply, Disclosed, DnsSeen, ReplyClass};
+use crate::observation::{Disclosed, Disclosures, ReplyClass};
 
-/// One question. The name is always absolute.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// The name.
-    pub name: Name,
-    /// SRV, A, AAAA, PTR, …
-    pub kind: RecordType,
+/// How a server is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Time for one attempt.
+    pub timeout: Duration,
+    /// Attempts before a question counts as lost; at least 1.
+    pub attempts: u32,
+    /// UDP sockets, each a source port of its own; at least 1.
+    pub sockets: usize,
+    /// UDP questions under way at the same time; at least 1.
+    pub in_flight: usize,
+    /// What was denied is asked again after this time.
+    pub ask_again: Duration,
+    /// After this no new question is begun.
+    pub until: Instant,
+    /// After this nothing more is sent: what is left counts as lost.
+    pub deadline: Instant,
 }
 
-/// What a technique asks and how it reads the answers.
-pub struct Technique<'a> {
-    /// What to ask.
-    pub questions: &'a [Question],
-    /// Reads what one answered question's message discloses.
-    pub read: &'a (dyn Fn(&Question, &Message, &mut DnsSeen) + Sync),
-    /// Names that this vantage may know, asked for with the technique's own record types.
-    pub known: &'a [Question],
+/// What became of one question.
+#[derive(Debug)]
+pub struct Reply {
+    /// What it says.
+    pub class: ReplyClass,
+    /// The whole message, where one came that could be read.
+    pub message: Option<Box<Message>>,
+    /// Queries put on the wire.
+    pub sent: u32,
 }
 
-/// Runs one technique against one server: control, questions, self-check, negative control, control.
-pub async fn enumerate(session: &mut Session<'_>, technique: &Technique<'_>) -> DnsSeen {
-    let mut seen = DnsSeen::default();
-    seen.control[0] = control(session, &mut seen).await;
-    for question in technique.questions {
-        let reply = session.ask(question).await;
-        account(&mut seen, &reply);
-        if let Some(message) = &reply.message {
-            // Whatever the rcode says, records tell: an alias to nowhere is NXDOMAIN with its CNAME.
-            if !message.answers.is_empty() {
-                (technique.read)(question, message, &mut seen);
-            }
-            if reply.class != ReplyClass::Answered && seen.soa.is_none() {
-                seen.soa = soa_owner(message).map(|owner| owner.to_ascii().into());
-            }
-            for code in extended_errors(message) {
-                // Bounded: the codes are 16 bit wide.
-                *seen.extended_errors.entry(code).or_default() += 1;
-            }
+impl Reply {
+    fn is_cut(&self) -> bool {
+        self.message.as_ref().is_some_and(|m| m.metadata.truncation)
+    }
+}
+
+/// An answer, and what is needed to read it.
+#[derive(Clone, Copy)]
+pub struct Answer<'a> {
+    /// What was asked.
+    pub question: &'a Question,
+    /// What the answer says.
+    pub class: ReplyClass,
+    /// The answer.
+    pub message: &'a Message,
+    /// Questions about what nobody has that this server answered, over the same transport, with NXDOMAIN.
+    pub absent: &'a HashSet<Question>,
+}
+
+/// What this vantage may know: a technique that does not find it proves nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Names, from the configuration.
+    pub names: Vec<Name>,
+    /// Their addresses, as the server itself tells them.
+    pub addresses: Vec<IpAddr>,
+    /// The vantage's own address and namespace.
+    pub own: Option<(IpAddr, Box<str>)>,
+}
+
+/// Questions in a fixed order.
+pub trait Questions: Sync {
+    /// How many.
+    fn len(&self) -> u64;
+    /// One of them; `index` is below [`Questions::len`].
+    fn at(&self, index: u64) -> Option<Question>;
+    /// Tells two lists apart.
+    fn fingerprint(&self) -> u64;
+}
+
+/// One list of a technique.
+pub struct List<'a> {
+    /// The questions.
+    pub questions: &'a dyn Questions,
+    /// Most of them in one sweep.
+    pub most: u64,
+    /// Each is asked over TCP as well, because another transport may meet another policy.
+    pub over_tcp: bool,
+}
+
+/// What is asked and how answers are read. Pure.
+pub trait Technique: Send + Sync {
+    /// What is asked in every sweep, or in slices.
+    fn lists(&self) -> Vec<List<'_>> {
+        Vec::new()
+    }
+    /// Zones to be transferred.
+    fn zones(&self) -> &[Name] {
+        &[]
+    }
+    /// Questions about what nobody has, asked first: they show what an absent name looks like at this server.
+    fn absent(&self, _nobody: &str) -> Vec<Question> {
+        Vec::new()
+    }
+    /// True where [`Technique::known`] wants the addresses of known names.
+    fn wants_addresses(&self) -> bool {
+        false
+    }
+    /// The self-check: what this vantage may know, asked for in the technique's own way.
+    fn known(&self, known: &Known) -> Vec<Question>;
+    /// True when the answer to a known question shows that the technique works.
+    fn finds(&self, answer: &Answer<'_>) -> bool {
+        answer.class == ReplyClass::Answered
+    }
+    /// Adds what an answer discloses.
+    fn read(&self, answer: &Answer<'_>, told: &mut Disclosures);
+}
+
+impl Questions for Vec<Question> {
+    fn len(&self) -> u64 {
+        Vec::len(self) as u64
+    }
+
+    fn at(&self, index: u64) -> Option<Question> {
+        self.get(usize::try_from(index).ok()?).cloned()
+    }
+
+    fn fingerprint(&self) -> u64 {
+        fingerprint(self)
+    }
+}
+
+/// A list that is asked whole, over both transports.
+fn whole(questions: &dyn Questions) -> List<'_> {
+    List { questions, most: u64::MAX, over_tcp: true }
+}
+
+fn fingerprint(of: impl std::hash::Hash) -> u64 {
+    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(of)
+}
+
+/// What a failed attempt says.
+fn failure(error: &io::Error) -> ReplyClass {
+    match (error.raw_os_error(), error.kind()) {
+        (Some(libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EACCES | libc::ENOPROTOOPT), _) => {
+            ReplyClass::NoListener
         }
-    }
-    for question in technique.known {
-        let reply = session.ask(question).await;
-        count_packets(&mut seen, &reply);
-        seen.self_check |= reply.class == ReplyClass::Answered;
-    }
-    for kind in [RecordType::A, RecordType::SRV] {
-        let Some(name) = name_of_nobody(session.zone()) else {
-            continue;
-        };
-        let reply = session.ask(&Question { name, kind }).await;
-        count_packets(&mut seen, &reply);
-        seen.captured |= reply.class == ReplyClass::Answered;
-    }
-    seen.control[1] = control(session, &mut seen).await;
-    seen
-}
-
-/// A service in a namespace that nobody has: a server that answers it answers everything, and its answers prove nothing.
-fn name_of_nobody(zone: &Name) -> Option<Name> {
-    let label = format!("segprobe-{:016x}", rand::random::<u64>());
-    Name::from_ascii(format!("{label}.{label}.svc")).ok()?.append_domain(zone).ok()
-}
-
-/// The server's positive control: the zone's apex SOA.
-async fn control(session: &mut Session<'_>, seen: &mut DnsSeen) -> ControlReply {
-    let question = Question { name: session.zone().clone(), kind: RecordType::SOA };
-    let reply = session.ask(&question).await;
-    count_packets(seen, &reply);
-    match reply.class {
-        ReplyClass::Answered => ControlReply::Answered,
-        ReplyClass::Refused | ReplyClass::Blocked => ControlReply::Refused,
-        _ => ControlReply::Failed,
+        (Some(libc::ECONNRESET | libc::EPIPE), _) => ReplyClass::Silent,
+        (Some(_), _) => ReplyClass::Error,
+        (None, io::ErrorKind::TimedOut | io::ErrorKind::UnexpectedEof) => ReplyClass::Silent,
+        (None, _) => ReplyClass::Error,
     }
 }
 
-fn count_packets(seen: &mut DnsSeen, reply: &Reply) {
-    seen.sent += reply.sent;
-    seen.retried += reply.sent.saturating_sub(1);
+/// `<prefix>.<zone>`, where that is a name.
+fn below(zone: &Name, prefix: &str) -> Option<Name> {
+    Name::from_ascii(prefix).ok()?.append_domain(zone).ok()
 }
 
-fn account(seen: &mut DnsSeen, reply: &Reply) {
-    count_packets(seen, reply);
-    seen.replies[reply.class as usize] += 1;
-    match reply.class {
-        ReplyClass::Silent | ReplyClass::NoListener | ReplyClass::Error => seen.lost += 1,
-        _ => seen.answered += 1,
-    }
-    seen.cut += u32::from(reply.cut);
-}
-
-/// The namespace of a service's or endpoint's name: the label before `svc` and the zone.
+/// The namespace of a service's, endpoint's or pod's name: the label before `svc` or `pod` and the zone.
 fn namespace_of(name: &Name, zone: &Name) -> Option<String> {
     let zone_labels = usize::from(zone.num_labels());
     let labels: Vec<&[u8]> = name.iter().collect();
     let inside = labels.len().checked_sub(zone_labels)?;
-    if inside < 2 || !zone.zone_of(name) || !labels[inside - 1].eq_ignore_ascii_case(b"svc") {
+    if inside < 2 || !zone.zone_of(name) {
+        return None;
+    }
+    if ![&b"svc"[..], b"pod"].iter().any(|kind| labels[inside - 1].eq_ignore_ascii_case(kind)) {
         return None;
     }
     // Kubernetes namespaces are lower-case ASCII; anything else is shown in escapes.
     Some(labels[inside - 2].to_ascii_lowercase().escape_ascii().to_string())
 }
 
-/// Adds every name of the zone that the message tells: owners and SRV targets, except the question's own name.
+/// Adds a name of the zone; `_port._protocol` before a service's name is the service.
+fn add_name(zone: &Name, name: &Name, disclosed: &mut Disclosed) {
+    let Some(namespace) = namespace_of(name, zone) else { return };
+    let labels: Vec<&[u8]> = name.iter().collect();
+    match &labels[..] {
+        [port, protocol, rest @ ..] if port.starts_with(b"_") && protocol.starts_with(b"_") && rest.len() > 2 => {
+            if let Ok(service) = Name::from_labels(rest.iter().copied()) {
+                disclosed.add(&namespace, &service.to_ascii().to_ascii_lowercase());
+            }
+        }
+        _ => disclosed.add(&namespace, &name.to_ascii().to_ascii_lowercase()),
+    }
+}
+
+/// Adds every name of the zone that the message tells: owners and what they point to, except the question's own name.
 fn read_names(zone: &Name, question: &Question, message: &Message, disclosed: &mut Disclosed) {
     let mut add = |name: &Name| {
-        if *name != question.name
-            && let Some(namespace) = namespace_of(name, zone)
-        {
-            disclosed.add(&namespace, &name.to_ascii().to_ascii_lowercase());
+        if *name != question.name {
+            add_name(zone, name, disclosed);
         }
     };
     for record in message.answers.iter().chain(&message.additionals) {
@@ -135,8 +229,18 @@ fn read_names(zone: &Name, question: &Question, message: &Message, disclosed: &m
         match &record.data {
             RData::SRV(srv) => add(&srv.target),
             RData::CNAME(cname) => add(&cname.0),
+            RData::PTR(ptr) => add(&ptr.0),
             _ => {}
         }
+    }
+}
+
+/// True when the answer says that the name exists. By the rcode: a cache in between takes away the AA flag.
+fn tells_existence(answer: &Answer<'_>) -> bool {
+    match answer.class {
+        ReplyClass::Answered | ReplyClass::Nodata => true,
+        ReplyClass::Forwarded => answer.message.metadata.response_code == ResponseCode::NoError,
+        _ => false,
     }
 }
 

@@ -39,10 +39,10 @@ pub fn run(
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep_until(due) => {}
                 }
-                let pinned = ledger.pinned(&planned.boundary.name);
+                let carried = ledger.carried(&planned.boundary.name);
                 let report = tokio::select! {
                     () = stop.cancelled() => return,
-                    report = sweeper.sweep(planned, &pinned) => report,
+                    report = sweeper.sweep(planned, &carried) => report,
                 };
                 let transitions = ledger.record(&report);
                 observer.swept(&report, &transitions);

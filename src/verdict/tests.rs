@@ -7,7 +7,7 @@ use proptest::{prelude::*, sample::select};
 use super::*;
 use crate::{
     model::Verdict,
-    observation::{ControlSeen, Disclosed},
+    observation::{ControlSeen, Disclosed, Disclosures, Rotation, Round, Transport, TransportSeen},
 };
 
 /// The design's table, section 4. Columns: expectation, outcome, captured, vantage proven, lossy, kind, witness, the
@@ -495,32 +495,84 @@ fn a_captured_positive_control_proves_nothing() {
 
 /// A technique that saw nothing wrong.
 fn clean_dns() -> DnsSeen {
-    let mut seen = DnsSeen { sent: 9, answered: 9, self_check: true, ..DnsSeen::default() };
-    seen.control = [ControlReply::Answered; 2];
-    seen.replies[ReplyClass::Nxdomain as usize] = 9;
-    seen
+    let over = TransportSeen {
+        used: true,
+        control: [ControlReply::Answered; 2],
+        self_check: true,
+        ..TransportSeen::default()
+    };
+    let mut list = Rotation { total: 9, ..Rotation::default() };
+    list.round.asked = 9;
+    list.settle(jiff::Timestamp::UNIX_EPOCH);
+    DnsSeen { over: [over; 2], lists: vec![list], ..DnsSeen::default() }
 }
 
-type Change = fn(&mut DnsSeen);
+fn name(seen: &mut DnsSeen, namespace: &str, name: &str) {
+    seen.lists[0].round.disclosed.names.add(namespace, name);
+}
+
+fn control(transport: Transport, control: [ControlReply; 2]) -> impl Fn(&mut DnsSeen) {
+    move |seen| seen.over[transport as usize].control = control
+}
+
+/// The round before, while the one under way is not complete.
+fn before(change: fn(&mut Round)) -> impl Fn(&mut DnsSeen) {
+    move |seen| {
+        let mut round = Round::default();
+        change(&mut round);
+        (seen.lists[0].previous, seen.lists[0].round.asked) = (Some(std::sync::Arc::new(round)), 3);
+    }
+}
 
 #[test]
 fn what_a_dns_technique_proves() {
-    let disclose: Change = |s| s.names.add("payments", "ledger.payments.svc.cluster.local.");
+    use ControlReply::*;
+    use Transport::*;
+    type Change = Box<dyn Fn(&mut DnsSeen)>;
+    fn change(change: impl Fn(&mut DnsSeen) + 'static) -> Change {
+        Box::new(change)
+    }
+    let ledger = |d: &mut Disclosures| d.names.add("payments", "ledger.payments.svc.cluster.local.");
     // From the strongest to the weakest: each beats all that stand below it.
-    let changes: [(&str, Change, Reason); 13] = [
-        ("answers to a name of nobody", |s| s.captured = true, Reason::Captured),
-        ("a protected name", disclose, Reason::Disclosed),
-        ("a protected address", |s| s.addresses.add("vault", "127.0.0.7"), Reason::Disclosed),
-        ("no control before", |s| s.control[0] = ControlReply::Failed, Reason::ControlFailed),
-        ("no control after", |s| s.control[1] = ControlReply::Failed, Reason::ControlFailed),
-        ("a lost query", |s| s.lost = 1, Reason::LostQueries),
-        ("SERVFAIL", |s| s.replies[ReplyClass::Servfail as usize] = 1, Reason::ServerError),
-        ("garbage", |s| s.replies[ReplyClass::Malformed as usize] = 1, Reason::ServerError),
-        ("a cut answer", |s| s.cut = 1, Reason::Cut),
-        ("refused controls", |s| s.control = [ControlReply::Refused; 2], Reason::NoSelfCheck),
-        ("one refused control", |s| s.control[1] = ControlReply::Refused, Reason::NoSelfCheck),
-        ("a failed self-check", |s| s.self_check = false, Reason::NoSelfCheck),
-        ("nothing at all", |_| (), Reason::NothingDisclosed),
+    let changes: Vec<(&str, Change, Reason)> = vec![
+        ("answers to a name of nobody", change(|s| s.captured = true), Reason::Captured),
+        ("a protected name", change(move |s| ledger(&mut s.lists[0].round.disclosed)), Reason::Disclosed),
+        ("one told when asked again", change(move |s| ledger(&mut s.beside)), Reason::Disclosed),
+        (
+            "one told in the round before",
+            change(before(|r| r.disclosed.names.add("vault", "vault.vault.svc.cluster.local."))),
+            Reason::Disclosed,
+        ),
+        (
+            "a protected address",
+            change(|s| s.lists[0].round.disclosed.addresses.add("vault", "127.0.0.7")),
+            Reason::Disclosed,
+        ),
+        ("no control before", change(control(Udp, [Failed, Answered])), Reason::ControlFailed),
+        ("no control after", change(control(Tcp, [Answered, Failed])), Reason::ControlFailed),
+        ("a listener that came", change(control(Tcp, [NoListener, Answered])), Reason::ControlFailed),
+        ("a listener that went", change(control(Udp, [Answered, NoListener])), Reason::ControlFailed),
+        (
+            "neither transport",
+            change(|s| s.over.iter_mut().for_each(|over| over.control = [Failed; 2])),
+            Reason::ControlFailed,
+        ),
+        (
+            "no listener at all",
+            change(|s| s.over.iter_mut().for_each(|over| over.control = [NoListener; 2])),
+            Reason::ControlFailed,
+        ),
+        ("a lost query", change(|s| s.lists[0].round.lost = 1), Reason::LostQueries),
+        ("one lost in the round before", change(before(|r| r.lost = 1)), Reason::LostQueries),
+        ("an error", change(|s| s.lists[0].round.broken = 1), Reason::ServerError),
+        ("a cut answer", change(|s| s.lists[0].round.cut = 1), Reason::Cut),
+        ("a denial that went away", change(|s| s.unsteady = 1), Reason::Unsteady),
+        ("a list that was never asked whole", change(|s| s.lists[0].covered = None), Reason::NotCovered),
+        ("refused controls", change(control(Udp, [Refused; 2])), Reason::NoSelfCheck),
+        ("a silent transport", change(control(Tcp, [Failed; 2])), Reason::NoSelfCheck),
+        ("a failed self-check over UDP", change(|s| s.over[0].self_check = false), Reason::NoSelfCheck),
+        ("a failed self-check over TCP", change(|s| s.over[1].self_check = false), Reason::NoSelfCheck),
+        ("nothing at all", change(|_| ()), Reason::NothingDisclosed),
     ];
     let judge = |seen: &DnsSeen| judge_dns(seen, ["payments", "vault"]);
     for (i, (what, change, reason)) in changes.iter().enumerate() {
@@ -537,10 +589,21 @@ fn what_a_dns_technique_proves() {
 }
 
 #[test]
+fn a_closed_or_unused_transport_owes_no_proof() {
+    let mut seen = clean_dns();
+    seen.over[1] = TransportSeen { used: true, control: [ControlReply::NoListener; 2], ..TransportSeen::default() };
+    assert_eq!(judge_dns(&seen, ["payments"]), Reason::NothingDisclosed);
+    seen.over[1] = TransportSeen::default();
+    assert_eq!(judge_dns(&seen, ["payments"]), Reason::NothingDisclosed);
+    seen.over[0].used = false;
+    assert_eq!(judge_dns(&seen, ["payments"]), Reason::ControlFailed, "asked over nothing");
+}
+
+#[test]
 fn names_of_other_namespaces_are_no_disclosure() {
     let mut seen = clean_dns();
-    seen.names.add("kube-system", "kube-dns.kube-system.svc.cluster.local.");
-    seen.addresses.add("web", "127.0.0.8");
+    name(&mut seen, "kube-system", "kube-dns.kube-system.svc.cluster.local.");
+    seen.lists[0].round.disclosed.addresses.add("web", "127.0.0.8");
     assert_eq!(judge_dns(&seen, ["payments"]), Reason::NothingDisclosed);
     assert_eq!(judge_dns(&seen, []), Reason::NothingDisclosed);
     assert_eq!(judge_dns(&seen, ["web"]), Reason::Disclosed);
@@ -550,9 +613,9 @@ fn names_of_other_namespaces_are_no_disclosure() {
 fn more_names_than_are_kept_prove_nothing() {
     let mut seen = clean_dns();
     for i in 0..=Disclosed::MOST_NAMES {
-        seen.names.add("web", &i.to_string());
+        name(&mut seen, "web", &i.to_string());
     }
-    assert_eq!(seen.names.overflow(), 1);
+    assert_eq!(seen.overflow(), 1);
     assert_eq!(judge_dns(&seen, ["payments"]), Reason::Cut);
 }
 
@@ -711,18 +774,29 @@ proptest! {
 
     #[test]
     fn a_dns_pass_needs_everything(
-        captured in any::<bool>(), self_check in any::<bool>(), lost in 0u32..2, cut in 0u32..2,
-        replies in prop::collection::vec(0u32..2, crate::observation::REPLY_CLASSES), name in any::<bool>(),
-        control in prop::array::uniform2(select(vec![ControlReply::Answered, ControlReply::Refused, ControlReply::Failed])),
+        captured in any::<bool>(), disclosed in any::<bool>(), covered in any::<bool>(), unsteady in 0u32..2,
+        counts in prop::array::uniform3(0u32..2), self_check in prop::array::uniform2(any::<bool>()),
+        control in prop::array::uniform2(prop::array::uniform2(select(CONTROLS.to_vec()))),
     ) {
-        let replies = replies.try_into().unwrap();
-        let mut seen = DnsSeen { captured, self_check, lost, cut, control, replies, ..DnsSeen::default() };
-        if name {
-            seen.names.add("payments", "x");
+        let mut seen = clean_dns();
+        (seen.captured, seen.unsteady) = (captured, unsteady);
+        if disclosed {
+            name(&mut seen, "payments", "x");
         }
-        let broken = seen.count(ReplyClass::Servfail) + seen.count(ReplyClass::Malformed);
-        let clean = !captured && !name && self_check && lost + cut + broken == 0 && control == [ControlReply::Answered; 2];
+        for at in 0..2 {
+            (seen.over[at].self_check, seen.over[at].control) = (self_check[at], control[at]);
+        }
+        let list = &mut seen.lists[0];
+        [list.round.lost, list.round.broken, list.round.cut] = counts;
+        list.covered = list.covered.filter(|_| covered);
+        let speaks = |at: usize| control[at] == [ControlReply::Answered; 2] && self_check[at];
+        let closed = |at: usize| control[at] == [ControlReply::NoListener; 2];
+        let proven = (speaks(0) || speaks(1)) && (0..2).all(|at| speaks(at) || closed(at));
+        let clean = !captured && !disclosed && covered && unsteady == 0 && counts == [0; 3] && proven;
         prop_assert_eq!(judge_dns(&seen, ["payments"]).verdict() == Verdict::Pass, clean);
-        prop_assert_eq!(judge_dns(&seen, ["payments"]).verdict() == Verdict::Fail, name && !captured);
+        prop_assert_eq!(judge_dns(&seen, ["payments"]).verdict() == Verdict::Fail, disclosed && !captured);
     }
 }
+
+const CONTROLS: [ControlReply; 4] =
+    [ControlReply::Answered, ControlReply::Refused, ControlReply::NoListener, ControlReply::Failed];

@@ -1,7 +1,7 @@
 //! What a data file cannot say: many sweeps of one network, sweeps over time, and the program itself at its limits.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     env, fs,
     net::SocketAddr,
     process::{self, Command, Stdio},
@@ -14,7 +14,7 @@ use libtest_mimic::{Failed, Trial};
 use nix::sys::resource::{UsageWho, getrusage};
 use segprobe::{
     export::{Run, metrics::Metrics},
-    ledger::{Closed, Ledger, SweepReport, Transition},
+    ledger::{Carried, Closed, Ledger, SweepReport, Transition},
     model::{Family, Reason, Verdict},
     sweep::{
         Sweeper,
@@ -68,7 +68,7 @@ fn rules(network: &Network, family: Family, rules: &[&str]) -> Result<(), String
 
 async fn sweep(sweeper: &Arc<Sweeper>, ledger: &Ledger) -> SweepReport {
     let planned = &sweeper.plan.boundaries[0];
-    sweeper.sweep(planned, &ledger.pinned(&planned.boundary.name)).await
+    sweeper.sweep(planned, &ledger.carried(&planned.boundary.name)).await
 }
 
 /// How many sweeps came to each conclusion, each with a sweeper of its own, every second one with a witness.
@@ -79,7 +79,7 @@ fn repeat(network: &Network, knobs: &Knobs, family: Family) -> BTreeMap<Reason, 
         let one = async |index: usize| {
             let witness = (index % 2 == 1).then(|| fill("$witness", family));
             let sweeper = Knobs { witness, ..knobs.clone() }.sweeper(true);
-            let report = sweeper.sweep(&sweeper.plan.boundaries[0], &HashMap::new()).await;
+            let report = sweeper.sweep(&sweeper.plan.boundaries[0], &Carried::default()).await;
             report.results[0].reason
         };
         let mut counts = BTreeMap::new();

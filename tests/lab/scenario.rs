@@ -1,7 +1,7 @@
 //! Scenarios: data files of `scenarios/`, each a network with cases of what is configured and what must come out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, SocketAddr},
     path::Path,
@@ -10,7 +10,7 @@ use std::{
 };
 
 use segprobe::{
-    ledger::{CheckResult, Evidence, SweepReport},
+    ledger::{Carried, CheckResult, Evidence, SweepReport},
     model::{Family, Via},
     observation::{Icmp, TcpOutcome},
 };
@@ -251,7 +251,7 @@ impl Scenario {
             let changing = scope.spawn(change);
             let report = block_on(&network.client, || async {
                 let sweeper = knobs.sweeper(icmp_evidence);
-                sweeper.sweep(&sweeper.plan.boundaries[0], &HashMap::new()).await
+                sweeper.sweep(&sweeper.plan.boundaries[0], &Carried::default()).await
             });
             let changed = changing.join().expect("it does not panic")?;
             match changed < report.ended || self.later.is_empty() {

@@ -26,6 +26,9 @@ use crate::support::{
     find, hostile, loopback, segprobe, wait_for, write_config,
 };
 
+/// The techniques that these tests do not ask for.
+const OTHERS_OFF: &str = "reverse-sweep: off, service-lookup: off, namespace-oracle: off, pod-oracle: off";
+
 /// Time for one attempt in these tests.
 const TIMEOUT: Duration = Duration::from_millis(400);
 
@@ -287,7 +290,7 @@ fn config<'a>(
     format!(
         "zones: {{low: {{namespaces: [web]}}, high: {{namespaces: [payments]}}}}
 boundaries:
-  - {{name: b, from: low, to: high, interval: {interval}, tcp: {{attempts: 1}}, dns: {{srv-wildcard: judge, service-lookup: off}}}}
+  - {{name: b, from: low, to: high, interval: {interval}, tcp: {{attempts: 1}}, dns: {{srv-wildcard: judge, {OTHERS_OFF}}}}}
 controls: {{positive: [{{tcp: '127.0.0.1:1'}}]}}
 dns:
   resolver: 127.0.0.1:1

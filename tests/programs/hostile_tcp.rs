@@ -54,7 +54,7 @@ fn whatever_it_does_then_it_is_open() {
         directory.path(),
         &format!(
             "zones: {{low: {{}}, high: {{}}}}
-boundaries: [{{name: b, from: low, to: high, interval: 20s, dns: {{srv-wildcard: off, service-lookup: off}}}}]
+boundaries: [{{name: b, from: low, to: high, interval: 20s, dns: off}}]
 controls: {{positive: [{{tcp: '{control}'}}]}}
 dns: {{resolver: 127.0.0.1:1, servers: []}}
 targets:

@@ -23,7 +23,7 @@ fn config(control: SocketAddr) -> String {
     format!(
         "zones: {{low: {{}}, high: {{}}}}
 boundaries:
-  - {{name: b, from: low, to: high, interval: 7s, tcp: {{attempts: 1, closed: unverified}}, dns: {{srv-wildcard: off, service-lookup: off}}}}
+  - {{name: b, from: low, to: high, interval: 7s, tcp: {{attempts: 1, closed: unverified}}, dns: off}}
 controls: {{positive: [{{tcp: '{control}'}}]}}
 dns: {{resolver: 127.0.0.1:1, servers: []}}
 pace: {{per_second: 10000, spacing: 0s}}

@@ -1,32 +1,62 @@
 //! `service-lookup`: does the name of a known service of the protected zone resolve from here at all?
 
-use hickory_resolver::proto::{
-    op::Message,
-    rr::{Name, RecordType},
-};
+use std::sync::Arc;
 
-use super::{Question, namespace_of, read_names};
-use crate::observation::DnsSeen;
+use hickory_resolver::proto::rr::{Name, RecordType};
 
-/// A, AAAA and SRV of each `(namespace, service)`.
-pub fn questions<'a>(zone: &Name, services: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<Question> {
-    let names = services.into_iter().filter_map(|(ns, s)| service_name(zone, ns, s));
-    names
-        .flat_map(|name| {
-            [RecordType::A, RecordType::AAAA, RecordType::SRV].map(|kind| Question { name: name.clone(), kind })
-        })
-        .collect()
+use super::{Answer, Known, List, Question, Questions, Technique, add_name, below, fingerprint, read_names, whole};
+use crate::observation::Disclosures;
+
+const KINDS: [RecordType; 3] = [RecordType::A, RecordType::AAAA, RecordType::SRV];
+
+/// A, AAAA and SRV of each known service.
+pub struct ServiceLookup {
+    zone: Name,
+    services: Box<[(Arc<str>, Arc<str>)]>,
 }
 
-/// `<service>.<namespace>.svc.<zone>`, where that is a name.
-pub fn service_name(zone: &Name, namespace: &str, service: &str) -> Option<Name> {
-    Name::from_ascii(format!("{service}.{namespace}.svc")).ok()?.append_domain(zone).ok()
-}
-
-/// An answer of any of the types says that the name exists: the name itself is disclosed, and what else the answer tells.
-pub fn read(zone: &Name, question: &Question, message: &Message, seen: &mut DnsSeen) {
-    if let Some(namespace) = namespace_of(&question.name, zone) {
-        seen.names.add(&namespace, &question.name.to_ascii().to_ascii_lowercase());
+impl ServiceLookup {
+    /// For each `(namespace, service)`.
+    pub fn new(zone: &Name, services: impl IntoIterator<Item = (Arc<str>, Arc<str>)>) -> Self {
+        Self { zone: zone.clone(), services: services.into_iter().collect() }
     }
-    read_names(zone, question, message, &mut seen.names);
+}
+
+impl Questions for ServiceLookup {
+    fn len(&self) -> u64 {
+        (KINDS.len() * self.services.len()) as u64
+    }
+
+    fn at(&self, index: u64) -> Option<Question> {
+        let index = usize::try_from(index).ok()?;
+        let (namespace, service) = self.services.get(index / KINDS.len())?;
+        Some(Question {
+            name: below(&self.zone, &format!("{service}.{namespace}.svc"))?,
+            kind: KINDS[index % KINDS.len()],
+        })
+    }
+
+    fn fingerprint(&self) -> u64 {
+        fingerprint(&self.services)
+    }
+}
+
+impl Technique for ServiceLookup {
+    fn lists(&self) -> Vec<List<'_>> {
+        vec![whole(self)]
+    }
+
+    fn known(&self, known: &Known) -> Vec<Question> {
+        let names = known.names.iter();
+        names.flat_map(|name| KINDS.map(|kind| Question { name: name.clone(), kind })).collect()
+    }
+
+    /// An answer of any of the types says that the name exists: the name itself is disclosed, and what else it tells.
+    fn read(&self, answer: &Answer<'_>, told: &mut Disclosures) {
+        // Whatever the rcode says, records tell: an alias to nowhere is NXDOMAIN with its CNAME.
+        if !answer.message.answers.is_empty() {
+            add_name(&self.zone, &answer.question.name, &mut told.names);
+            read_names(&self.zone, answer.question, answer.message, &mut told.names);
+        }
+    }
 }

@@ -1,21 +1,41 @@
 //! What real servers answered, what defences and accidents look like on the wire, and that no bytes do harm.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use hickory_resolver::proto::{
     op::{Edns, MessageType, OpCode, Query, ResponseCode},
     rr::{
-        Record,
+        Record, RecordType,
         rdata::{A, CNAME, SOA, SRV, opt::EdnsOption},
     },
 };
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    classify::{classify, extended_errors, soa_owner},
+    *,
+};
+use crate::observation::ReplyClass;
+
+/// What a technique reads from an answer, where `absent` were answered with NXDOMAIN.
+fn told_where(technique: &dyn Technique, question: &Question, message: &Message, absent: &[Question]) -> Disclosures {
+    let (absent, mut told) = (absent.iter().cloned().collect(), Disclosures::default());
+    let class = classify(&zone(), question, message);
+    technique.read(&Answer { question, class, message, absent: &absent }, &mut told);
+    told
+}
+
+fn told_by(technique: &dyn Technique, question: &Question, message: &Message) -> Disclosures {
+    told_where(technique, question, message, &[])
+}
+
+fn wildcards(known: &BTreeMap<IpAddr, Arc<str>>) -> SrvWildcard {
+    SrvWildcard::new(&zone(), [], Arc::new(known.clone()))
+}
+
+fn look_up() -> ServiceLookup {
+    ServiceLookup::new(&zone(), [])
+}
 
 fn name(text: &str) -> Name {
     let mut name = Name::from_ascii(text).unwrap();
@@ -34,7 +54,8 @@ fn namespaces_are_read_from_names() {
         ("10-244-1-5.ledger.Payments.SVC.cluster.local.", Some("payments")),
         ("payments.svc.cluster.local.", Some("payments")),
         ("svc.cluster.local.", None),
-        ("ledger.payments.pod.cluster.local.", None),
+        ("127-0-0-7.payments.pod.cluster.local.", Some("payments")),
+        ("ledger.payments.node.cluster.local.", None),
         ("ledger.payments.svc.example.", None),
         ("ledger.payments.svc.cluster.example.", None),
         ("cluster.local.", None),
@@ -193,20 +214,24 @@ fn names_of<'a>(disclosed: &'a Disclosed, namespace: &str) -> Vec<&'a str> {
 }
 
 /// What one recorded wildcard answer of CoreDNS 1.8.7 discloses.
-fn wildcard(corefile: &str, transport: &str, asked: &str, kind: &str, known: &HashMap<IpAddr, Arc<str>>) -> DnsSeen {
+fn wildcard(
+    corefile: &str,
+    transport: &str,
+    asked: &str,
+    kind: &str,
+    known: &BTreeMap<IpAddr, Arc<str>>,
+) -> Disclosures {
     let is_it = |r: &Row| {
         (r.server.as_str(), r.corefile.as_str(), r.transport.as_str(), r.name.as_str(), r.kind.as_str())
             == ("coredns-1.8.7", corefile, transport, asked, kind)
     };
     let row = rows().into_iter().find(is_it).unwrap();
-    let mut seen = DnsSeen::default();
-    srv_wildcard::read(&zone(), known, &row.question(), &row.message(), &mut seen);
-    seen
+    told_by(&wildcards(known), &row.question(), &row.message())
 }
 
 #[test]
 fn the_wildcards_of_coredns_1_8_disclose_exactly_the_services() {
-    let none = HashMap::new();
+    let none = BTreeMap::new();
     let high = [
         "10-244-1-5.web-headless.high.svc.cluster.local.",
         "10-244-2-4.web-headless.high.svc.cluster.local.",
@@ -240,8 +265,8 @@ fn the_wildcards_of_coredns_1_8_disclose_exactly_the_services() {
 #[test]
 fn addresses_without_names_count_for_whom_they_are_known_to_be() {
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-    let none = HashMap::new();
-    let known = HashMap::from([(ip("10.96.201.90"), "high".into()), (ip("10.9.9.9"), "high".into())]);
+    let none = BTreeMap::new();
+    let known = BTreeMap::from([(ip("10.96.201.90"), "high".into()), (ip("10.9.9.9"), "high".into())]);
     let asked = "any.any.svc.cluster.local.";
     let unknown = wildcard("default", "udp", asked, "A", &none);
     assert!(unknown.names.iter().next().is_none() && unknown.addresses.iter().next().is_none());
@@ -252,8 +277,7 @@ fn addresses_without_names_count_for_whom_they_are_known_to_be() {
     let question = Question { name: name("any.high.svc.cluster.local."), kind: RecordType::A };
     let mut message = reply(&question);
     message.answers.push(a_record(&question.name));
-    let mut seen = DnsSeen::default();
-    srv_wildcard::read(&zone(), &none, &question, &message, &mut seen);
+    let seen = told_by(&wildcards(&none), &question, &message);
     assert_eq!(names_of(&seen.addresses, "high"), ["127.0.0.7"]);
 }
 
@@ -265,8 +289,7 @@ fn a_look_up_that_is_answered_discloses_the_service_and_its_pods() {
                 == ("coredns-1.8.7", "default", asked, kind)
         };
         let row = rows().into_iter().find(is_it).unwrap();
-        let mut seen = DnsSeen::default();
-        service_lookup::read(&zone(), &row.question(), &row.message(), &mut seen);
+        let seen = told_by(&look_up(), &row.question(), &row.message());
         names_of(&seen.names, "high").into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(look_up("web.high.svc.cluster.local.", "A"), ["web.high.svc.cluster.local."]);
@@ -400,8 +423,7 @@ fn names_are_read_wherever_an_answer_tells_them() {
     let told = |change: fn(&mut Message)| {
         let mut message = reply(&question);
         change(&mut message);
-        let mut seen = DnsSeen::default();
-        srv_wildcard::read(&zone(), &HashMap::new(), &question, &message, &mut seen);
+        let seen = told_by(&wildcards(&BTreeMap::new()), &question, &message);
         names_of(&seen.names, "high").join(" ")
     };
     let owner = || name("any.any.svc.cluster.local.");
@@ -420,11 +442,9 @@ fn names_are_read_wherever_an_answer_tells_them() {
     assert_eq!(told(|m| m.answers.push(a_record(&name("a.high.svc.cluster.local.")))), "a.high.svc.cluster.local.");
     // The question's own name tells nothing, nor does one of another zone.
     assert_eq!(namespace_of(&owner(), &zone()).as_deref(), Some("any"));
-    let mut seen = DnsSeen::default();
     let mut message = reply(&question);
     message.answers.extend([a_record(&owner()), a_record(&name("web.high.svc.example."))]);
-    srv_wildcard::read(&zone(), &HashMap::new(), &question, &message, &mut seen);
-    assert_eq!(seen.names, Disclosed::default());
+    assert_eq!(told_by(&wildcards(&BTreeMap::new()), &question, &message), Disclosures::default());
 }
 
 #[test]
@@ -505,11 +525,11 @@ fn is_sound(question: &Question, bytes: &[u8]) -> Result<(), TestCaseError> {
     if class == Some(ReplyClass::Answered) {
         prop_assert!(u16::from_be_bytes([bytes[6], bytes[7]]) > 0 && bytes[3] & 0x0f == 0 && bytes[2] & 0x80 != 0);
         let message = Message::from_vec(bytes).unwrap();
-        let fits = |r: &Record| [question.kind, RecordType::CNAME].contains(&r.record_type());
+        let transfer = question.kind == RecordType::AXFR;
+        let fits = |r: &Record| transfer || [question.kind, RecordType::CNAME].contains(&r.record_type());
         prop_assert!(message.answers.iter().any(fits));
-        let mut seen = DnsSeen::default();
-        srv_wildcard::read(&zone(), &HashMap::new(), question, &message, &mut seen);
-        service_lookup::read(&zone(), question, &message, &mut seen);
+        told_by(&wildcards(&BTreeMap::new()), question, &message);
+        told_by(&look_up(), question, &message);
     }
     Ok(())
 }

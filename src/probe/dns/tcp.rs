@@ -1,0 +1,222 @@
+//! Questions over TCP: one connection, one question after the other; and whole zones.
+
+use std::{io, net::SocketAddr};
+
+use hickory_resolver::proto::{
+    op::Message,
+    rr::{Name, RecordType},
+};
+use nix::libc;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    Question, Reply, Settings, classify, failure,
+    message::{Read, packet, read},
+};
+use crate::{observation::ReplyClass, pace::Pace, vantage::Vantage};
+
+/// Octets after which a transfer is given up: 50,000 services are 15 MB.
+const MOST_TRANSFER: usize = 64 << 20;
+
+/// The connection to one server.
+pub struct Tcp<'a> {
+    vantage: &'a dyn Vantage,
+    server: SocketAddr,
+    zone: Name,
+    settings: Settings,
+    pace: &'a Pace,
+    stream: Option<TcpStream>,
+}
+
+/// What became of a transfer.
+#[derive(Debug)]
+pub struct Transferred {
+    /// Class of its first message; `answered` where records came.
+    pub class: ReplyClass,
+    /// The first message, where it could be read.
+    pub first: Option<Box<Message>>,
+    /// It did not come to its end.
+    pub cut: bool,
+    /// Queries put on the wire: 0 or 1.
+    pub sent: u32,
+}
+
+impl<'a> Tcp<'a> {
+    /// Connects at the first question.
+    pub fn new(vantage: &'a dyn Vantage, server: SocketAddr, zone: Name, settings: Settings, pace: &'a Pace) -> Self {
+        Self { vantage, server, zone, settings, pace, stream: None }
+    }
+
+    /// From now on another connection: another replica may answer.
+    pub fn renew(&mut self) {
+        self.stream = None;
+    }
+
+    /// Asks one question. Never fails: what went wrong is the reply's class.
+    pub async fn ask(&mut self, question: &Question) -> Reply {
+        let mut reply = Reply { class: ReplyClass::Silent, message: None, sent: 0 };
+        while reply.sent < self.settings.attempts {
+            self.pace.turn().await;
+            if Instant::now() >= self.settings.deadline {
+                break;
+            }
+            reply.sent += 1;
+            let kept = self.stream.is_some();
+            match self.exchange(question).await {
+                Ok(Read::Answer(message)) => {
+                    reply.class = classify(&self.zone, question, &message);
+                    reply.message = Some(message);
+                    return reply;
+                }
+                Ok(Read::Unreadable | Read::Foreign) => {
+                    self.stream = None;
+                    reply.class = ReplyClass::Malformed;
+                    return reply;
+                }
+                Err(error) => {
+                    self.stream = None;
+                    // A server may close a connection that it kept; that says nothing of the question.
+                    if kept && error.kind() != io::ErrorKind::TimedOut {
+                        reply.sent -= 1;
+                    }
+                    reply.class = failure(&error);
+                }
+            }
+        }
+        reply
+    }
+
+    async fn exchange(&mut self, question: &Question) -> io::Result<Read> {
+        let deadline = Instant::now() + self.settings.timeout;
+        let id = rand::random();
+        let within = async {
+            let stream = match &mut self.stream {
+                Some(stream) => stream,
+                empty => empty.insert(connect(self.vantage, self.server).await?),
+            };
+            write(stream, id, question).await?;
+            let mut frame = Vec::new();
+            read_frame(stream, &mut frame).await?;
+            Ok(read(id, question, &frame))
+        };
+        timeout_at(deadline, within).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Asks for a whole zone (AXFR, RFC 5936) on a connection of its own, and gives every message that carries records.
+    /// Each message has the time of one attempt; the whole has until the deadline.
+    pub async fn transfer(&mut self, zone: &Name, mut take: impl FnMut(&Message)) -> Transferred {
+        let question = Question { name: zone.clone(), kind: RecordType::AXFR };
+        let mut transferred = Transferred { class: ReplyClass::Silent, first: None, cut: false, sent: 0 };
+        self.pace.turn().await;
+        if Instant::now() >= self.settings.deadline {
+            return transferred;
+        }
+        transferred.sent = 1;
+        let id = rand::random();
+        let patience = || (Instant::now() + self.settings.timeout).min(self.settings.deadline);
+        let begun = timeout_at(patience(), async {
+            let mut stream = connect(self.vantage, self.server).await?;
+            write(&mut stream, id, &question).await?;
+            Ok::<_, io::Error>(stream)
+        });
+        let mut stream = match begun.await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                transferred.class = failure(&error);
+                return transferred;
+            }
+            Err(_) => return transferred,
+        };
+        let (mut frame, mut octets, mut starts_of_authority) = (Vec::new(), 0, 0);
+        loop {
+            let come = timeout_at(patience(), read_frame(&mut stream, &mut frame)).await;
+            let message = match come {
+                Ok(Ok(())) => match read_part(id, &question, transferred.first.is_none(), &frame) {
+                    Some(message) => message,
+                    None => {
+                        transferred.broken(ReplyClass::Malformed);
+                        return transferred;
+                    }
+                },
+                Ok(Err(error)) => {
+                    transferred.broken(failure(&error));
+                    return transferred;
+                }
+                Err(_) => {
+                    transferred.broken(ReplyClass::Silent);
+                    return transferred;
+                }
+            };
+            octets += frame.len();
+            if !message.answers.is_empty() {
+                take(&message);
+            }
+            starts_of_authority += message.answers.iter().filter(|r| r.record_type() == RecordType::SOA).count();
+            transferred.cut |= message.metadata.truncation;
+            let class = classify(&self.zone, &question, &message);
+            if transferred.first.is_none() {
+                transferred.class = class;
+                transferred.first = Some(message);
+            } else if class != ReplyClass::Answered {
+                transferred.cut = true;
+                return transferred;
+            }
+            if transferred.class != ReplyClass::Answered || starts_of_authority >= 2 {
+                return transferred;
+            }
+            if octets > MOST_TRANSFER {
+                transferred.cut = true;
+                return transferred;
+            }
+        }
+    }
+}
+
+impl Transferred {
+    /// Before the first message nothing came; after it the transfer has no end.
+    fn broken(&mut self, class: ReplyClass) {
+        if self.first.is_none() { self.class = class } else { self.cut = true }
+    }
+}
+
+/// A part of a transfer: the first repeats the question, the others may leave it out.
+fn read_part(id: u16, question: &Question, first: bool, bytes: &[u8]) -> Option<Box<Message>> {
+    match read(id, question, bytes) {
+        Read::Answer(message) => Some(message),
+        Read::Foreign if !first && super::message::id_of(bytes) == Some(id) => {
+            Message::from_vec(bytes).ok().filter(|m| m.queries.is_empty()).map(Box::new)
+        }
+        Read::Foreign | Read::Unreadable => None,
+    }
+}
+
+async fn connect(vantage: &dyn Vantage, server: SocketAddr) -> io::Result<TcpStream> {
+    let socket = vantage.tcp(server)?;
+    match socket.connect(&server.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    let stream = TcpStream::from_std(socket.into())?;
+    stream.writable().await?;
+    match stream.take_error()? {
+        Some(error) => Err(error),
+        None => Ok(stream),
+    }
+}
+
+async fn write(stream: &mut TcpStream, id: u16, question: &Question) -> io::Result<()> {
+    let packet = packet(id, question).ok_or(io::ErrorKind::InvalidInput)?;
+    let length = u16::try_from(packet.len()).map_err(io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes(), &packet[..]].concat()).await
+}
+
+/// Reads one message with its length before it (RFC 1035 section 4.2.2).
+async fn read_frame(stream: &mut TcpStream, frame: &mut Vec<u8>) -> io::Result<()> {
+    let length = stream.read_u16().await?;
+    frame.resize(usize::from(length), 0);
+    stream.read_exact(frame).await.map(|_| ())
+}
