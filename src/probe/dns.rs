@@ -101,8 +101,8 @@ pub struct Known {
 /// Questions in a fixed order.
 pub trait Questions: Sync {
     /// How many.
-    fn len(&self) -> u64;
-    /// One of them; `index` is below [`Questions::len`].
+    fn count(&self) -> u64;
+    /// One of them; `index` is below [`Questions::count`].
     fn at(&self, index: u64) -> Option<Question>;
     /// Tells two lists apart.
     fn fingerprint(&self) -> u64;
@@ -147,7 +147,7 @@ pub trait Technique: Send + Sync {
 }
 
 impl Questions for Vec<Question> {
-    fn len(&self) -> u64 {
+    fn count(&self) -> u64 {
         Vec::len(self) as u64
     }
 

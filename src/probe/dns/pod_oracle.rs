@@ -31,7 +31,7 @@ impl PodOracle {
 }
 
 impl Questions for PodOracle {
-    fn len(&self) -> u64 {
+    fn count(&self) -> u64 {
         self.pods.len() as u64
     }
 

@@ -63,7 +63,7 @@ fn name_of(address: IpAddr) -> Question {
 struct Addresses(Box<[IpAddr]>);
 
 impl Questions for Addresses {
-    fn len(&self) -> u64 {
+    fn count(&self) -> u64 {
         self.0.len() as u64
     }
 
@@ -80,7 +80,7 @@ impl Questions for Addresses {
 pub struct Ranges(pub Box<[IpNet]>);
 
 impl Questions for Ranges {
-    fn len(&self) -> u64 {
+    fn count(&self) -> u64 {
         self.0.iter().map(addresses_of).fold(0, u64::saturating_add)
     }
 
@@ -116,7 +116,7 @@ mod tests {
     fn ranges_give_every_address_once() {
         let ranges = ["10.96.0.254/30", "fd00::/126", "10.0.0.7/32"].map(|r| r.parse::<IpNet>().unwrap().trunc());
         let ranges = Ranges(ranges.into());
-        assert_eq!(ranges.len(), 9);
+        assert_eq!(ranges.count(), 9);
         let names: Vec<_> = (0..9).map(|i| ranges.at(i).unwrap().name.to_ascii()).collect();
         assert_eq!(names[..2], ["252.0.96.10.in-addr.arpa.", "253.0.96.10.in-addr.arpa."]);
         assert!(
@@ -124,6 +124,6 @@ mod tests {
         );
         assert_eq!(names[8], "7.0.0.10.in-addr.arpa.");
         assert_eq!(ranges.at(9), None);
-        assert_eq!(Ranges(["::/0".parse().unwrap()].into()).len(), u64::MAX);
+        assert_eq!(Ranges(["::/0".parse().unwrap()].into()).count(), u64::MAX);
     }
 }

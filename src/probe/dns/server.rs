@@ -450,7 +450,7 @@ impl<'a> Session<'a> {
 
 /// How far a list was asked, where the list is the same; its beginning where it is another.
 fn rotation(list: &List<'_>, carried: &[Rotation]) -> Rotation {
-    let (fingerprint, total) = (list.questions.fingerprint(), list.questions.len());
+    let (fingerprint, total) = (list.questions.fingerprint(), list.questions.count());
     match carried.iter().find(|c| c.fingerprint == fingerprint && c.total == total) {
         Some(carried) => carried.go_on(),
         // Anywhere: agents that start together do not ask for the same addresses, and one that starts often gets round.

@@ -23,7 +23,7 @@ impl ServiceLookup {
 }
 
 impl Questions for ServiceLookup {
-    fn len(&self) -> u64 {
+    fn count(&self) -> u64 {
         (KINDS.len() * self.services.len()) as u64
     }
 
