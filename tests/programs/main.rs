@@ -12,11 +12,14 @@
 mod agent;
 mod bind9;
 mod check;
+#[path = "../support/cluster_dns.rs"]
+mod cluster_dns;
 mod configuration;
 mod demo;
 mod hostile_dns;
 mod hostile_tcp;
 mod http;
+mod model_dns;
 mod prometheus;
 mod series;
 mod support;
