@@ -116,6 +116,7 @@ fn template_of_ptr_leaves_other_types_alone() {
     let template = Some(Template { suffix: dns::name("10.in-addr.arpa."), kind: Some(PTR) });
     let server = recorded(Flavour::CoreDns114, Defences { template, ..Defences::default() });
     assert_eq!(wire(&server, REVERSE, PTR), nxdomain(true, None));
+    assert_eq!(wire(&server, REVERSE, A), Some((ResponseCode::ServFail, false, 0, None)), "the upstream's");
     assert_eq!(wire(&server, WEB, A), ANSWERED);
 }
 
@@ -217,6 +218,10 @@ fn a_cached_answer_passes_an_acl_until_it_is_old() {
     assert_eq!(wire(&server, WEB, A), REFUSED, "nobody asked that");
     server.another_client_asked(REVERSE, PTR, Instant::now().checked_sub(Duration::from_secs(31)).unwrap());
     assert_eq!(wire(&server, REVERSE, PTR), REFUSED, "its TTL is over");
+    let acl = server.defences().acl;
+    server.set(Defences { acl, ..Defences::default() });
+    server.another_client_asked(REVERSE, PTR, Instant::now());
+    assert_eq!(wire(&server, REVERSE, PTR), REFUSED, "the acl comes first");
 }
 
 #[test]
@@ -247,6 +252,19 @@ fn verified_pods_are_told_and_dual_stack_services_have_both_families() {
     assert_eq!(wire(&server, "empty.svc.cluster.local.", SRV).unwrap().0, ResponseCode::NoError);
 }
 
+#[test]
+fn a_wildcard_without_records_tells_that_its_namespace_exists() {
+    let server = ClusterDns::new(Flavour::CoreDns18, Inventory::recorded().namespace("empty"));
+    let nodata = Some((ResponseCode::NoError, true, 0, Some(ZONE.to_owned())));
+    assert_eq!(wire(&server, "any.empty.svc.cluster.local.", SRV), nodata);
+    assert_eq!(wire(&server, "any.high.svc.cluster.local.", RecordType::AAAA), nodata);
+    assert_eq!(wire(&server, "any.any.svc.cluster.local.", RecordType::AAAA), nodata);
+    assert_eq!(wire(&server, "any.nosuch.svc.cluster.local.", SRV), nxdomain(true, Some(ZONE)));
+    let told = server.told(|_| true).names;
+    let namespace = |name: &str| (name.to_owned(), [format!("{name}.svc.cluster.local.")].into());
+    assert_eq!(told, [namespace("empty"), namespace("high")].into());
+}
+
 fn reverse(address: &str) -> String {
     Name::from(address.parse::<IpAddr>().unwrap()).to_ascii()
 }
@@ -270,7 +288,9 @@ fn kube_dns_is_a_tree_with_stars() {
     assert_eq!(targets.len(), 1 + 1 + 2);
     assert!(server.told(|d| d.name == ports).of("high").contains(WEB));
 
-    for name in ["any.any.svc.cluster.local.", "*.*.svc.cluster.local.", "high.svc.cluster.local.", ZONE] {
+    let within_ports = "*.*.*.web.high.svc.cluster.local.";
+    let without_entries = ["any.any.svc.cluster.local.", "*.*.svc.cluster.local.", "high.svc.cluster.local.", ZONE];
+    for name in without_entries.into_iter().chain([within_ports]) {
         assert_eq!(wire(&server, name, SRV), missing, "{name}");
     }
     assert_eq!(wire(&server, ZONE, RecordType::AXFR), missing);

@@ -104,6 +104,11 @@ impl ClusterDns {
         *self.settings.write().unwrap() = Arc::new(Settings { defences, low });
     }
 
+    /// The present ones, to change one of them.
+    pub fn defences(&self) -> Defences {
+        self.settings().defences.clone()
+    }
+
     pub fn inventory(&self) -> &Inventory {
         &self.cluster.inventory
     }
@@ -128,13 +133,13 @@ impl ClusterDns {
         let Some(question) = reply::question(&query) else {
             return vec![Reply::bare(ResponseCode::FormErr).encode(&query, 512, reply::Overflow::Cut).0];
         };
-        self.log().received(transport, question.query_type, client);
+        let count = self.log().received(transport, question.query_type, client);
         let limit = match transport {
             Transport::Tcp => 65_535,
             Transport::Udp => query.edns.as_ref().map_or(512, |edns| usize::from(edns.max_payload().max(512))),
         };
         let (mut messages, mut told) = (Vec::new(), Told::default());
-        for reply in self.replies(&query, transport, client) {
+        for reply in self.replies(&query, count, transport, client) {
             let (message, facts) = reply.encode(&query, limit, self.flavour.overflow(transport));
             messages.push(message);
             told.merge(&facts);
@@ -147,7 +152,7 @@ impl ClusterDns {
     }
 
     /// From the network's edge inwards: Cilium, load, acl and firewall, template, view, the server itself, its upstream.
-    fn replies(&self, query: &Message, transport: Transport, client: SocketAddr) -> Vec<Reply> {
+    fn replies(&self, query: &Message, count: usize, transport: Transport, client: SocketAddr) -> Vec<Reply> {
         let settings = self.settings();
         let defences = &settings.defences;
         let asked = &query.queries[0];
@@ -157,7 +162,6 @@ impl ClusterDns {
         {
             return vec![cilium.denial()];
         }
-        let count = self.log().received.total();
         let is_nth = |every: Option<usize>| every.is_some_and(|every| count.is_multiple_of(every));
         if is_nth(defences.shed) {
             return Vec::new();

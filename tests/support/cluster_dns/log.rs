@@ -47,10 +47,12 @@ impl Received {
 }
 
 impl Log {
-    pub fn received(&mut self, transport: Transport, kind: RecordType, client: SocketAddr) {
+    /// Counts one more query.
+    pub fn received(&mut self, transport: Transport, kind: RecordType, client: SocketAddr) -> usize {
         *self.received.queries.entry((transport, kind)).or_default() += 1;
         self.received.sources.entry(transport).or_default().insert(client);
         self.received.total += 1;
+        self.received.total
     }
 
     /// Counts one more forwarded query.
