@@ -12,11 +12,16 @@
 mod agent;
 mod bind9;
 mod check;
+#[path = "../support/cluster_dns.rs"]
+mod cluster_dns;
 mod configuration;
 mod demo;
 mod hostile_dns;
 mod hostile_tcp;
 mod http;
+mod model_defences;
+mod model_dns;
+mod model_server;
 mod prometheus;
 mod series;
 mod support;
