@@ -217,22 +217,23 @@ fn add_name(zone: &Name, name: &Name, disclosed: &mut Disclosed) {
     }
 }
 
-/// Adds every name of the zone that the message tells: owners and what they point to, except the question's own name.
+/// Adds every name of the zone that the message tells, except the question's own.
 fn read_names(zone: &Name, question: &Question, message: &Message, disclosed: &mut Disclosed) {
-    let mut add = |name: &Name| {
-        if *name != question.name {
-            add_name(zone, name, disclosed);
-        }
-    };
-    for record in message.answers.iter().chain(&message.additionals) {
-        add(&record.name);
-        match &record.data {
-            RData::SRV(srv) => add(&srv.target),
-            RData::CNAME(cname) => add(&cname.0),
-            RData::PTR(ptr) => add(&ptr.0),
-            _ => {}
-        }
-    }
+    names_of(message).filter(|name| **name != question.name).for_each(|name| add_name(zone, name, disclosed));
+}
+
+/// Every name that the message tells: owners and what they point to.
+fn names_of(message: &Message) -> impl Iterator<Item = &Name> {
+    let records = message.answers.iter().chain(&message.additionals);
+    records.flat_map(|record| {
+        let target = match &record.data {
+            RData::SRV(srv) => Some(&srv.target),
+            RData::CNAME(cname) => Some(&cname.0),
+            RData::PTR(ptr) => Some(&ptr.0),
+            _ => None,
+        };
+        [&record.name].into_iter().chain(target)
+    })
 }
 
 /// True when the answer says that the name exists. By the rcode: a cache in between takes away the AA flag.

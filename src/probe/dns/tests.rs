@@ -209,7 +209,7 @@ fn a_negative_answer_of_the_cluster_carries_its_own_soa() {
     assert_eq!(soa_owner(&template.message()), None);
 }
 
-fn names_of<'a>(disclosed: &'a Disclosed, namespace: &str) -> Vec<&'a str> {
+fn told_of<'a>(disclosed: &'a Disclosed, namespace: &str) -> Vec<&'a str> {
     disclosed.iter().filter(|(ns, _)| *ns == namespace).flat_map(|(_, names)| names).collect()
 }
 
@@ -245,10 +245,10 @@ fn the_wildcards_of_coredns_1_8_disclose_exactly_the_services() {
         ("udp", "_any._tcp.any.any.svc.cluster.local."),
     ] {
         let seen = wildcard("default", transport, asked, "SRV", &none);
-        assert_eq!(names_of(&seen.names, "high"), high, "{asked}");
+        assert_eq!(told_of(&seen.names, "high"), high, "{asked}");
         assert_eq!(seen.names.count("payments"), 0);
         let hidden = wildcard("namespaces low kube-system default", transport, asked, "SRV", &none);
-        assert_eq!(names_of(&hidden.names, "high"), Vec::<&str>::new(), "{asked}");
+        assert_eq!(told_of(&hidden.names, "high"), Vec::<&str>::new(), "{asked}");
     }
     // Three labels ask for endpoints: over UDP the answer is cut, over TCP it is whole.
     let whole = wildcard("default", "tcp", "any.any.any.svc.cluster.local.", "SRV", &none);
@@ -256,7 +256,7 @@ fn the_wildcards_of_coredns_1_8_disclose_exactly_the_services() {
     let each = pods
         .iter()
         .flat_map(|pod| ["web-headless", "web-np", "web"].map(|s| format!("{pod}.{s}.high.svc.cluster.local.")));
-    assert_eq!(names_of(&whole.names, "high"), each.collect::<Vec<_>>());
+    assert_eq!(told_of(&whole.names, "high"), each.collect::<Vec<_>>());
     let seen = wildcard("default", "udp", "any.any.svc.cluster.local.", "SRV", &none);
     let namespaces: Vec<&str> = seen.names.iter().map(|(ns, _)| ns).collect();
     assert_eq!(namespaces, ["default", "high", "kube-system", "low"]);
@@ -271,14 +271,14 @@ fn addresses_without_names_count_for_whom_they_are_known_to_be() {
     let unknown = wildcard("default", "udp", asked, "A", &none);
     assert!(unknown.names.iter().next().is_none() && unknown.addresses.iter().next().is_none());
     let seen = wildcard("default", "udp", asked, "A", &known);
-    assert_eq!(names_of(&seen.addresses, "high"), ["10.96.201.90"]);
+    assert_eq!(told_of(&seen.addresses, "high"), ["10.96.201.90"]);
     assert_eq!(wildcard("namespaces low kube-system default", "udp", asked, "A", &known).addresses.count("high"), 0);
     // A question for one namespace says itself whose they are.
     let question = Question { name: name("any.high.svc.cluster.local."), kind: RecordType::A };
     let mut message = reply(&question);
     message.answers.push(a_record(&question.name));
     let seen = told_by(&wildcards(&none), &question, &message);
-    assert_eq!(names_of(&seen.addresses, "high"), ["127.0.0.7"]);
+    assert_eq!(told_of(&seen.addresses, "high"), ["127.0.0.7"]);
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn a_look_up_that_is_answered_discloses_the_service_and_its_pods() {
         };
         let row = rows().into_iter().find(is_it).unwrap();
         let seen = told_by(&look_up(), &row.question(), &row.message());
-        names_of(&seen.names, "high").into_iter().map(str::to_owned).collect::<Vec<_>>()
+        told_of(&seen.names, "high").into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(look_up("web.high.svc.cluster.local.", "A"), ["web.high.svc.cluster.local."]);
     assert_eq!(look_up("web.high.svc.cluster.local.", "SRV"), ["web.high.svc.cluster.local."]);
@@ -302,6 +302,118 @@ fn a_look_up_that_is_answered_discloses_the_service_and_its_pods() {
             "web-headless.high.svc.cluster.local.",
         ]
     );
+}
+
+#[test]
+fn a_transfer_gives_the_services_below_whatever_name_was_asked_for() {
+    let technique = ZoneTransfer::new(&zone(), []);
+    let mut transfers = 0;
+    for row in rows().iter().filter(|r| r.kind == "AXFR" && r.corefile.starts_with("transfer")) {
+        let told = told_by(&technique, &row.question(), &row.message()).names;
+        let high = [
+            "10-244-1-5.web-headless.high.svc.cluster.local.",
+            "10-244-2-4.web-headless.high.svc.cluster.local.",
+            "web-headless.high.svc.cluster.local.",
+            "web-np.high.svc.cluster.local.",
+            "web.high.svc.cluster.local.",
+        ];
+        assert_eq!(told_of(&told, "high"), high, "{} {}", row.server, row.name);
+        assert_eq!(told.count("svc"), 0, "{}", row.name);
+        transfers += 1;
+    }
+    assert_eq!(transfers, 6);
+}
+
+#[test]
+fn what_an_address_is_called_discloses_it() {
+    let technique = ReverseSweep::new(&zone(), [], &[], 0);
+    for row in rows().iter().filter(|r| r.kind == "PTR") {
+        let told = told_by(&technique, &row.question(), &row.message()).names;
+        let expected: &[&str] = match row.name.as_str() {
+            _ if row.message().answers.is_empty() => &[],
+            "90.201.96.10.in-addr.arpa." => &["web.high.svc.cluster.local."],
+            "5.1.244.10.in-addr.arpa." => &[
+                "10-244-1-5.web-headless.high.svc.cluster.local.",
+                "10-244-1-5.web-np.high.svc.cluster.local.",
+                "10-244-1-5.web.high.svc.cluster.local.",
+            ],
+            _ => &[],
+        };
+        assert_eq!(told_of(&told, "high"), expected, "{} {} {}", row.server, row.corefile, row.name);
+    }
+}
+
+/// The oracles on every recorded configuration: by what the same server answered to names that nobody has.
+#[test]
+fn oracles_tell_what_the_server_tells_them() {
+    let namespaces = NamespaceOracle::new(&zone(), ["high"]);
+    let pods = PodOracle::new(&zone(), [("high".into(), "10.244.1.5".parse().unwrap())]);
+    let mut told_by_both = BTreeMap::new();
+    for row in rows().iter().filter(|r| r.kind == "A" && !r.responses.is_empty()) {
+        let question = row.question();
+        let absent = |name: &str| Question { name: name.parse().unwrap(), kind: RecordType::A };
+        let nobodys = [absent("nosuch.svc.cluster.local."), absent("nosuch.pod.cluster.local.")];
+        let told = told_where(&namespaces, &question, &row.message(), &nobodys);
+        let exists = row.name == "high.svc.cluster.local." || row.name == "high.pod.cluster.local.";
+        let count = told.names.count("high");
+        assert!(count <= usize::from(exists) || row.name.ends_with(".high.svc.cluster.local."), "{} {count}", row.name);
+        // Without an absent name to compare with nothing is told: everything may be NODATA here.
+        assert_eq!(told_by(&namespaces, &question, &row.message()), Disclosures::default());
+        if exists {
+            told_by_both.insert((row.server.clone(), row.corefile.clone(), row.name.clone()), count);
+        }
+        // A pod is told where nobody's address in its namespace is not answered.
+        if row.name == "10-244-1-5.high.pod.cluster.local." {
+            let nobody = absent("192-0-2-77.high.pod.cluster.local.");
+            let answered = usize::from(!row.message().answers.is_empty());
+            assert_eq!(told_where(&pods, &question, &row.message(), &[nobody]).names.count("high"), answered);
+            assert_eq!(told_by(&pods, &question, &row.message()), Disclosures::default());
+        }
+    }
+    let of = |server: &str, corefile: &str| {
+        told_by_both[&(server.into(), corefile.into(), "high.svc.cluster.local.".into())]
+    };
+    assert_eq!((of("coredns-1.8.7", "default"), of("coredns-1.14.7", "default")), (1, 1));
+    assert_eq!(of("coredns-1.14.7", "template ANY high.svc NXDOMAIN"), 0);
+    assert_eq!(of("coredns-1.14.7", "namespaces low kube-system default"), 0);
+}
+
+#[test]
+fn a_transfer_is_denied_in_many_words() {
+    use ResponseCode::{NotAuth, NotImp, Refused, ServFail};
+    for (code, expected) in [
+        (Refused, ReplyClass::Refused),
+        (NotAuth, ReplyClass::Refused),
+        (NotImp, ReplyClass::Refused),
+        (ServFail, ReplyClass::Servfail),
+    ] {
+        let question = Question { name: zone(), kind: RecordType::AXFR };
+        let mut message = reply(&question);
+        message.metadata.response_code = code;
+        assert_eq!(classify(&zone(), &question, &message), expected);
+        // Anybody else who says so is broken.
+        let question = Question { name: zone(), kind: RecordType::A };
+        let broken = if code == Refused { ReplyClass::Refused } else { ReplyClass::Servfail };
+        assert_eq!(classify(&zone(), &question, &message), broken);
+    }
+}
+
+#[test]
+fn a_reverse_zone_of_its_own_says_no_for_itself() {
+    let question = Question { name: name("7.0.0.127.in-addr.arpa."), kind: RecordType::PTR };
+    for (owner, authoritative, expected) in [
+        ("in-addr.arpa.", true, ReplyClass::Nxdomain),
+        ("127.in-addr.arpa.", true, ReplyClass::Nxdomain),
+        ("127.in-addr.arpa.", false, ReplyClass::Forwarded),
+        ("128.in-addr.arpa.", true, ReplyClass::Forwarded),
+        ("arpa.", true, ReplyClass::Forwarded),
+        (".", true, ReplyClass::Forwarded),
+    ] {
+        let mut message = reply(&question);
+        (message.metadata.response_code, message.metadata.authoritative) = (ResponseCode::NXDomain, authoritative);
+        message.authorities.push(soa(owner));
+        assert_eq!(classify(&zone(), &question, &message), expected, "{owner} {authoritative}");
+    }
 }
 
 // --- By hand ---
@@ -424,7 +536,7 @@ fn names_are_read_wherever_an_answer_tells_them() {
         let mut message = reply(&question);
         change(&mut message);
         let seen = told_by(&wildcards(&BTreeMap::new()), &question, &message);
-        names_of(&seen.names, "high").join(" ")
+        told_of(&seen.names, "high").join(" ")
     };
     let owner = || name("any.any.svc.cluster.local.");
     assert_eq!(told(|_| ()), "");

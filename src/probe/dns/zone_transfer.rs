@@ -7,7 +7,7 @@ use std::{
 
 use hickory_resolver::proto::rr::{Name, RecordType};
 
-use super::{Answer, Known, Question, Technique, below, read_names};
+use super::{Answer, Known, Question, Technique, add_name, below, names_of};
 use crate::observation::Disclosures;
 
 /// Most zones of addresses: beside a CIDR for pods of each node there are only a few.
@@ -50,9 +50,23 @@ impl Technique for ZoneTransfer {
         known.names.iter().map(|name| Question { name: name.clone(), kind: RecordType::A }).collect()
     }
 
+    /// CoreDNS gives every service of the cluster below whatever name it was asked for: `web.high.svc.in-addr.arpa` is
+    /// `web.high.svc` of the cluster's zone.
     fn read(&self, answer: &Answer<'_>, told: &mut Disclosures) {
-        read_names(&self.zone, answer.question, answer.message, &mut told.names);
+        let asked = &answer.question.name;
+        for name in names_of(answer.message) {
+            let rebased = below_svc(name, asked).and_then(|inside| inside.append_domain(&self.zone).ok());
+            add_name(&self.zone, rebased.as_ref().unwrap_or(name), &mut told.names);
+        }
     }
+}
+
+/// The part of a name before the zone, where it ends in `svc`.
+fn below_svc(name: &Name, zone: &Name) -> Option<Name> {
+    let inside = name.iter().len().checked_sub(zone.iter().len()).filter(|_| zone.zone_of(name))?;
+    let labels: Vec<&[u8]> = name.iter().take(inside).collect();
+    labels.last().filter(|label| label.eq_ignore_ascii_case(b"svc"))?;
+    Name::from_labels(labels).ok()
 }
 
 #[cfg(test)]
