@@ -54,7 +54,7 @@ const SERVERS: &[((u8, u8), u16, Policy)] = &[
 pub struct Lab {
     /// Configuration that tests it.
     pub config: String,
-    /// What must come out, by target.
+    /// What must come out, by target, or by technique and server.
     pub expected: Vec<(&'static str, Verdict)>,
     /// True where silence cannot be made here, so that only what answers is shown.
     pub only_open: bool,
@@ -150,7 +150,7 @@ boundaries:
     to: high
     interval: 15s
     tcp: {{timeout: 2s, attempts: 1}}
-    dns: {{srv-wildcard: judge, service-lookup: report}}
+    dns: {{srv-wildcard: judge, reverse-sweep: judge, service-lookup: report, namespace-oracle: report, pod-oracle: report}}
 vantage: {{namespace: storefront, identity: web}}
 witnesses:
   - {{zone: high, source: {WITNESS}}}
@@ -173,8 +173,11 @@ fn expected(only_open: bool) -> Vec<(&'static str, Verdict)> {
     let mut expected = vec![
         ("admin:8080", Reason::Reached),
         ("reports:9000", Reason::Reached),
-        ("cluster-dns", Reason::Disclosed),
-        ("split-dns", Reason::NothingDisclosed),
+        ("srv-wildcard at cluster-dns", Reason::Disclosed),
+        ("reverse-sweep at cluster-dns", Reason::Disclosed),
+        ("srv-wildcard at split-dns", Reason::NothingDisclosed),
+        // It hides names, and tells what addresses are called.
+        ("reverse-sweep at split-dns", Reason::Disclosed),
     ];
     if !only_open {
         expected.extend([

@@ -1,7 +1,7 @@
 //! `segprobe demo`: a lab of its own, the table after the first sweep, then the page until Ctrl-C.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, BufWriter, Write},
     net::TcpListener,
     path::Path,
@@ -90,18 +90,22 @@ async fn demonstrate(lab: Lab, listener: Option<TcpListener>) -> Result<ExitCode
 
 /// Targets whose worst verdict is not the one that the lab was built to give.
 fn surprises(lab: &Lab, snapshot: &Snapshot, now: Instant) -> Vec<String> {
-    let mut found: BTreeMap<&str, Verdict> = BTreeMap::new();
+    let mut found: BTreeMap<String, Verdict> = BTreeMap::new();
     for check in snapshot.checks.iter().filter(|c| c.mode == Mode::Judge) {
         let verdict = check.reason_at(now).verdict();
-        found.entry(&check.id.target).and_modify(|worst| *worst = verdict.min(*worst)).or_insert(verdict);
+        let target = match check.id.via {
+            Some(_) => check.id.target.to_string(),
+            None => format!("{} at {}", check.id.kind, check.id.target),
+        };
+        found.entry(target).and_modify(|worst| *worst = verdict.min(*worst)).or_insert(verdict);
     }
     let expected: BTreeMap<&str, Verdict> = lab.expected.iter().copied().collect();
-    let targets = expected.keys().chain(found.keys()).collect::<std::collections::BTreeSet<_>>();
+    let targets: BTreeSet<&str> = expected.keys().copied().chain(found.keys().map(String::as_str)).collect();
     let told = |verdict: Option<&Verdict>| verdict.map_or("no verdict", |v| v.as_str());
     targets
         .into_iter()
-        .filter(|target| expected.get(**target) != found.get(**target))
-        .map(|t| format!("{t}: expected {}, found {}", told(expected.get(*t)), told(found.get(*t))))
+        .filter(|target| expected.get(target) != found.get(*target))
+        .map(|t| format!("{t}: expected {}, found {}", told(expected.get(t)), told(found.get(t))))
         .collect()
 }
 

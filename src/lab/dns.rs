@@ -1,18 +1,22 @@
-//! Two small DNS servers: one answers wildcards as CoreDNS did up to 1.8, one serves a split view without the protected zone.
+//! Two small DNS servers: one answers wildcards as CoreDNS did up to 1.8; one hides the protected namespace's names and
+//! forgot the reverse zones, as CoreDNS' `namespace_labels` and an `acl` on the forward zone do.
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use hickory_resolver::proto::{
-    op::{Message, ResponseCode},
+    op::{Message, Query, ResponseCode},
     rr::{
         Name, RData, Record, RecordType,
-        rdata::{A, SOA, SRV},
+        rdata::{A, PTR, SOA, SRV},
     },
 };
-use tokio::net::UdpSocket;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket},
+};
 
 use super::SERVICES;
 
@@ -21,97 +25,116 @@ use super::SERVICES;
 pub(super) enum Kind {
     /// Everything, wildcards included.
     Old,
-    /// Nothing of `payments`.
+    /// No name of `payments`, but what its addresses are called.
     Split,
 }
 
 const TTL: u32 = 30;
 
-/// Serves UDP at the address until the runtime ends.
+/// Serves UDP and TCP at the address until the runtime ends.
 pub(super) async fn serve(address: SocketAddr, kind: Kind) -> io::Result<()> {
-    let socket = UdpSocket::bind(address).await?;
+    let (socket, listener) = (UdpSocket::bind(address).await?, TcpListener::bind(address).await?);
     tokio::spawn(async move {
         let mut buffer = [0; 1500];
         loop {
             let Ok((length, peer)) = socket.recv_from(&mut buffer).await else { continue };
-            let answer = Message::from_vec(&buffer[..length]).ok().and_then(|query| answer(&query, kind));
-            if let Some(bytes) = answer.and_then(|answer| answer.to_vec().ok()) {
+            if let Some(bytes) = answer(&buffer[..length], kind) {
                 // A client that went away is no loss.
                 let _ = socket.send_to(&bytes, peer).await;
             }
         }
     });
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve_stream(stream, kind));
+        }
+    });
     Ok(())
 }
 
-fn answer(query: &Message, kind: Kind) -> Option<Message> {
+/// Until the client has no more questions.
+async fn serve_stream(mut stream: TcpStream, kind: Kind) -> io::Result<()> {
+    loop {
+        let mut query = vec![0; usize::from(stream.read_u16().await?)];
+        stream.read_exact(&mut query).await?;
+        let Some(bytes) = answer(&query, kind) else { return Ok(()) };
+        stream.write_u16(u16::try_from(bytes.len()).map_err(io::Error::other)?).await?;
+        stream.write_all(&bytes).await?;
+    }
+}
+
+fn answer(query: &[u8], kind: Kind) -> Option<Vec<u8>> {
+    let query = Message::from_vec(query).ok()?;
     let question = query.queries.first()?;
     let zone = Name::from_ascii("cluster.local.").ok()?;
     let mut answer = Message::response(query.metadata.id, query.metadata.op_code);
     answer.metadata.authoritative = true;
     answer.metadata.recursion_desired = query.metadata.recursion_desired;
     answer.add_query(question.clone());
-    let soa = SOA::new(
-        Name::from_ascii("ns.dns.cluster.local.").ok()?,
-        Name::from_ascii("hostmaster.cluster.local.").ok()?,
-        1,
-        7200,
-        1800,
-        86400,
-        30,
-    );
-    let soa = Record::from_rdata(zone.clone(), TTL, RData::SOA(soa));
-    if question.name == zone {
-        match question.query_type {
-            RecordType::SOA => answer.add_answer(soa),
-            _ => answer.add_authority(soa),
-        };
-        return Some(answer);
-    }
-    let Some((service, namespace)) = asked(&question.name, &zone) else {
-        answer.metadata.response_code = ResponseCode::NXDomain;
-        answer.add_authority(soa);
-        return Some(answer);
-    };
-    let wildcard = |label: &str| kind == Kind::Old && (label == "any" || label == "*");
-    let mut found = false;
-    for (ns, name, (c, d), port) in SERVICES {
-        let visible = kind == Kind::Old || *ns != "payments";
-        let asked_for = (service == *name || wildcard(&service)) && (namespace == *ns || wildcard(&namespace));
-        if !visible || !asked_for {
-            continue;
+    let exists = records(&mut answer, question, &zone, kind)?;
+    if answer.answers.is_empty() {
+        let owner = if question.query_type == RecordType::PTR { Name::from_ascii("in-addr.arpa.").ok()? } else { zone };
+        answer.add_authority(soa(owner)?);
+        if !exists {
+            answer.metadata.response_code = ResponseCode::NXDomain;
         }
-        found = true;
-        let target = Name::from_ascii(format!("{name}.{ns}.svc.cluster.local.")).ok()?;
-        let address = RData::A(A(Ipv4Addr::new(127, 86, *c, *d)));
-        match question.query_type {
-            RecordType::SRV => {
-                let srv = RData::SRV(SRV::new(0, 100, *port, target.clone()));
-                answer.add_answer(Record::from_rdata(question.name.clone(), TTL, srv));
-                answer.add_additional(Record::from_rdata(target, TTL, address));
+    }
+    answer.to_vec().ok()
+}
+
+fn soa(owner: Name) -> Option<Record> {
+    let (primary, mailbox) = ("ns.dns.cluster.local.", "hostmaster.cluster.local.");
+    let data = SOA::new(Name::from_ascii(primary).ok()?, Name::from_ascii(mailbox).ok()?, 1, 7200, 1800, 86400, TTL);
+    Some(Record::from_rdata(owner, TTL, RData::SOA(data)))
+}
+
+/// Adds what the server tells; true where the name exists.
+fn records(answer: &mut Message, question: &Query, zone: &Name, kind: Kind) -> Option<bool> {
+    let name = &question.name;
+    let mut add = |data| {
+        answer.add_answer(Record::from_rdata(name.clone(), TTL, data));
+    };
+    if name == zone {
+        if question.query_type == RecordType::SOA {
+            answer.add_answer(soa(zone.clone())?);
+        }
+        return Some(true);
+    }
+    let visible = |namespace: &str| kind == Kind::Old || namespace != "payments";
+    let wildcard = |label: &str| kind == Kind::Old && (label == "any" || label == "*");
+    let labels: Vec<String> = name.iter().map(|l| String::from_utf8_lossy(l).to_ascii_lowercase()).collect();
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    let mut exists = false;
+    for (namespace, service, (c, d), port) in SERVICES {
+        let address = Ipv4Addr::new(127, 86, *c, *d);
+        let target = Name::from_ascii(format!("{service}.{namespace}.svc.cluster.local.")).ok()?;
+        match labels[..] {
+            [.., "in-addr", "arpa"] if *name == Name::from(IpAddr::V4(address)) => add(RData::PTR(PTR(target))),
+            [ns, "svc" | "pod", "cluster", "local"] => exists |= visible(namespace) && ns == *namespace,
+            // As `pods insecure` does: whatever address it is asked for.
+            [pod, ns, "pod", "cluster", "local"] if visible(namespace) && ns == *namespace => {
+                exists = true;
+                if let Ok(address) = pod.replace('-', ".").parse().map(A)
+                    && question.query_type == RecordType::A
+                {
+                    add(RData::A(address));
+                    return Some(true);
+                }
             }
-            RecordType::A => {
-                answer.add_answer(Record::from_rdata(question.name.clone(), TTL, address));
+            [asked, ns, "svc", "cluster", "local"]
+                if visible(namespace)
+                    && (asked == *service || wildcard(asked))
+                    && (ns == *namespace || wildcard(ns)) =>
+            {
+                exists = true;
+                match question.query_type {
+                    RecordType::SRV => add(RData::SRV(SRV::new(0, 100, *port, target))),
+                    RecordType::A => add(RData::A(A(address))),
+                    _ => {}
+                }
             }
             _ => {}
         }
     }
-    if answer.answers.is_empty() {
-        answer.add_authority(soa);
-        if !found {
-            answer.metadata.response_code = ResponseCode::NXDomain;
-        }
-    }
-    Some(answer)
-}
-
-/// `(service, namespace)` of `service.namespace.svc.cluster.local.`.
-fn asked(name: &Name, zone: &Name) -> Option<(String, String)> {
-    let labels: Vec<String> = name.iter().map(|l| String::from_utf8_lossy(l).to_ascii_lowercase()).collect();
-    match &labels[..] {
-        [service, namespace, svc, _, _] if svc == "svc" && zone.zone_of(name) => {
-            Some((service.clone(), namespace.clone()))
-        }
-        _ => None,
-    }
+    Some(exists)
 }

@@ -593,10 +593,17 @@ fn a_closed_or_unused_transport_owes_no_proof() {
     let mut seen = clean_dns();
     seen.over[1] = TransportSeen { used: true, control: [ControlReply::NoListener; 2], ..TransportSeen::default() };
     assert_eq!(judge_dns(&seen, ["payments"]), Reason::NothingDisclosed);
-    seen.over[1] = TransportSeen::default();
+    seen.over[1] = TransportSeen { used: false, control: [ControlReply::Failed; 2], ..TransportSeen::default() };
     assert_eq!(judge_dns(&seen, ["payments"]), Reason::NothingDisclosed);
+    // What is asked over TCP only, of a server where nobody listens on TCP: UDP shows that the server is there.
+    let mut seen = clean_dns();
     seen.over[0].used = false;
-    assert_eq!(judge_dns(&seen, ["payments"]), Reason::ControlFailed, "asked over nothing");
+    seen.over[1].control = [ControlReply::NoListener; 2];
+    assert_eq!(judge_dns(&seen, ["payments"]), Reason::NothingDisclosed);
+    seen.over[1].control = [ControlReply::Failed; 2];
+    assert_eq!(judge_dns(&seen, ["payments"]), Reason::NoSelfCheck, "silence is no closed port");
+    seen.over[0].control = [ControlReply::NoListener; 2];
+    assert_eq!(judge_dns(&seen, ["payments"]), Reason::ControlFailed);
 }
 
 #[test]

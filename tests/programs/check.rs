@@ -111,7 +111,7 @@ fn a_plan_sends_nothing() {
     let ended = segprobe(&["check", "--config.file", &path, "--plan"]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
     for told in
-        ["3 checks of 1 addresses and ports", "packets a second", "b tcp-connect payments/ledger:", "srv-wildcard s"]
+        ["6 checks of 1 addresses and ports", "packets a second", "b tcp-connect payments/ledger:", "srv-wildcard s"]
     {
         assert!(ended.stdout.contains(told), "{told:?} is not in {}", ended.stdout);
     }

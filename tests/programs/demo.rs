@@ -22,6 +22,8 @@ fn assert_table(shown: &str) {
     for row in [
         "FAIL          payments/admin:8080",
         "FAIL          srv-wildcard at cluster-dns",
+        "FAIL          reverse-sweep at cluster-dns",
+        "FAIL          reverse-sweep at split-dns",
         "PASS          srv-wildcard at split-dns",
     ] {
         assert!(shown.contains(row), "{row} is not in {shown}");

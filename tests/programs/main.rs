@@ -15,6 +15,7 @@ mod check;
 #[path = "../support/cluster_dns.rs"]
 mod cluster_dns;
 mod configuration;
+mod defences;
 mod demo;
 mod hostile_dns;
 mod hostile_tcp;

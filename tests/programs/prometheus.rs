@@ -131,9 +131,9 @@ fn verdicts_are_scraped_and_those_of_two_zones_join() {
     let scraped = prometheus.query(&format!("scrape_samples_scraped{{instance=\"{}\"}}", low.address));
     assert_eq!(value(&scraped[0]), low.page().0.len() as f64);
 
-    // Three TCP checks each, and srv-wildcard of the low one; service-lookup is reported only.
+    // Three TCP checks each, and srv-wildcard and reverse-sweep of the low one; the other techniques are reported only.
     let checks = prometheus.query("sum without(verdict) (segprobe_check_verdict)");
-    assert_eq!(checks.len(), 3 + 1 + 3, "{checks:#?}");
+    assert_eq!(checks.len(), 3 + 2 + 3, "{checks:#?}");
     assert!(checks.iter().all(|check| value(check) == 1.0), "{checks:#?}");
     let sets = prometheus.query("count without(verdict) (segprobe_check_verdict)");
     assert!(sets.iter().all(|set| value(set) == 4.0), "{sets:#?}");
@@ -155,7 +155,8 @@ fn verdicts_are_scraped_and_those_of_two_zones_join() {
         all
     };
     let mut low_expected = expected(["fail", "unverified", "unverified"]);
-    low_expected.push(("split".into(), "pass".into()));
+    // It knows no PTR, not even the one that the self-check asks for.
+    low_expected.extend([("split".into(), "pass".into()), ("split".into(), "unverified".into())]);
     assert_eq!(of("blocked"), low_expected);
     assert_eq!(of("open"), expected(["pass", "fail", "pass"]));
 
@@ -194,8 +195,15 @@ fn promtool_has_nothing_to_say() {
     let agent = Agent::start(directory.path(), &path, &[]);
     agent.wait_for_sweeps();
     let page = agent.get("/metrics").text();
-    let families =
-        ["segprobe_check_verdict", "segprobe_findings_total", "segprobe_dns_disclosed_names", "segprobe_probes_total"];
+    let families = [
+        "segprobe_check_verdict",
+        "segprobe_findings_total",
+        "segprobe_dns_disclosed_names",
+        "segprobe_dns_queries_total",
+        "segprobe_dns_sweep_progress_ratio",
+        "segprobe_dns_last_full_coverage_timestamp_seconds",
+        "segprobe_probes_total",
+    ];
     assert!(families.iter().all(|family| page.contains(*family)), "{page}");
 
     let file = directory.path().join("page");

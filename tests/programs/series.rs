@@ -28,8 +28,8 @@ fn make_plan(targets: [usize; 2]) -> Plan {
     let text = format!(
         "zones: {{low: {{}}, high: {{namespaces: [ns-high]}}, vault: {{namespaces: [ns-vault]}}}}
 boundaries:
-  - {{name: to-high, from: low, to: high}}
-  - {{name: to-vault, from: low, to: vault}}
+  - {{name: to-high, from: low, to: high, dns: {{reverse-sweep: off}}}}
+  - {{name: to-vault, from: low, to: vault, dns: {{reverse-sweep: off}}}}
 controls: {{positive: [{{tcp: '127.0.0.1:1'}}]}}
 dns: {{resolver: 127.0.0.1:1, servers: [{{name: s, address: 127.0.0.1}}]}}
 targets:

@@ -119,8 +119,8 @@ struct Running<'t> {
     technique: &'t dyn Technique,
     seen: DnsSeen,
     absent: [HashSet<Question>; 2],
-    /// A known question that was found, and over what.
-    found: Option<(Transport, Question)>,
+    /// A known question that was found, over what, and how it was answered.
+    found: Option<(Transport, Question, ReplyClass)>,
     denied: Vec<(Transport, Question, ReplyClass)>,
     first_denied: Option<Instant>,
 }
@@ -138,16 +138,22 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn ask(&mut self, transport: Transport, question: &Question) -> Reply {
+    /// Asks some questions at once; the replies come in their order.
+    async fn ask_all(&mut self, transport: Transport, questions: &[Question]) -> Vec<Reply> {
+        let lost = || Reply { class: ReplyClass::Silent, message: None, sent: 0 };
+        let mut replies: Vec<Reply> = questions.iter().map(|_| lost()).collect();
+        let take = |index: usize, _, reply| replies[index] = reply;
+        let questions = questions.iter().cloned().enumerate();
         match transport {
-            Transport::Tcp => self.tcp.ask(question).await,
-            Transport::Udp => {
-                let mut answer = None;
-                let far = self.server.settings.deadline;
-                self.udp.ask([((), question.clone())].into_iter(), far, |(), _, reply| answer = Some(reply)).await;
-                answer.unwrap_or(Reply { class: ReplyClass::Silent, message: None, sent: 0 })
-            }
+            Transport::Udp => self.udp.ask(questions, self.server.settings.deadline, take).await,
+            Transport::Tcp => self.tcp.ask(questions.collect(), take).await,
         }
+        replies
+    }
+
+    async fn ask(&mut self, transport: Transport, question: &Question) -> Reply {
+        let reply = self.ask_all(transport, std::slice::from_ref(question)).await.pop();
+        reply.unwrap_or(Reply { class: ReplyClass::Silent, message: None, sent: 0 })
     }
 
     /// A question that belongs to no technique alone.
@@ -202,8 +208,9 @@ impl<'a> Session<'a> {
         let Some(name) = super::below(self.server.zone, &format!("{0}.{0}.svc", self.nobody)) else { return false };
         let mut captured = false;
         for transport in self.usable() {
-            for kind in [RecordType::A, RecordType::SRV] {
-                let reply = self.ask_shared(transport, &Question { name: name.clone(), kind }).await;
+            let questions = [RecordType::A, RecordType::SRV].map(|kind| Question { name: name.clone(), kind });
+            for reply in self.ask_all(transport, &questions).await {
+                self.shared[transport as usize].count(&reply);
                 captured |= reply.class == ReplyClass::Answered;
             }
         }
@@ -277,8 +284,8 @@ impl<'a> Session<'a> {
         let mut round = Round::default();
         let mut replies = Vec::with_capacity(2 * questions.len());
         for transport in self.usable() {
-            for question in &questions {
-                let reply = self.ask(transport, question).await;
+            let answered = self.ask_all(transport, &questions).await;
+            for (question, reply) in questions.iter().zip(answered) {
                 let says_no = reply
                     .message
                     .as_ref()
@@ -305,8 +312,8 @@ impl<'a> Session<'a> {
         let questions = running.technique.known(known);
         let used = running.seen.over.map(|over| over.used);
         for transport in self.usable().filter(|t| used[*t as usize]) {
-            for question in &questions {
-                let reply = self.ask(transport, question).await;
+            let replies = self.ask_all(transport, &questions).await;
+            for (question, reply) in questions.iter().zip(replies) {
                 let over = &mut running.seen.over[transport as usize];
                 over.count_packets(&reply);
                 let found = reply.message.as_ref().is_some_and(|message| {
@@ -315,7 +322,7 @@ impl<'a> Session<'a> {
                 });
                 over.self_check |= found;
                 if found && running.found.is_none() {
-                    running.found = Some((transport, question.clone()));
+                    running.found = Some((transport, question.clone(), reply.class));
                 }
             }
         }
@@ -372,16 +379,18 @@ impl<'a> Session<'a> {
         } else {
             begun = most;
         }
-        for offset in 0..begun {
-            let also = list.over_tcp || !over_udp || cut.contains(&offset);
-            let Some(question) = at(offset).filter(|_| over_tcp && also) else { continue };
-            let reply = self.tcp.ask(&question).await;
-            if reply.is_cut() {
-                cut.insert(offset);
-            } else if reply.message.is_some() {
-                cut.remove(&offset);
-            }
-            running.take(Transport::Tcp, &question, &reply, round);
+        if over_tcp {
+            let also = |offset: &u64| list.over_tcp || !over_udp || cut.contains(offset);
+            let questions: Vec<_> = (0..begun).filter(also).filter_map(|offset| Some((offset, at(offset)?))).collect();
+            let take = |offset, question: Question, reply: Reply| {
+                if reply.is_cut() {
+                    cut.insert(offset);
+                } else if reply.message.is_some() {
+                    cut.remove(&offset);
+                }
+                running.take(Transport::Tcp, &question, &reply, round);
+            };
+            self.tcp.ask(questions, take).await;
         }
         round.cut += u32::try_from(cut.len()).unwrap_or(u32::MAX);
         begun
@@ -390,7 +399,8 @@ impl<'a> Session<'a> {
     async fn transfers(&mut self, running: &mut Running<'_>) -> Rotation {
         let zones = running.technique.zones();
         let mut round = Round { asked: zones.len() as u64, ..Round::default() };
-        for zone in zones {
+        // Where nobody listens there is nobody to ask; the controls tell.
+        for zone in zones.iter().filter(|_| self.usable[Transport::Tcp as usize]) {
             let question = Question { name: zone.clone(), kind: RecordType::AXFR };
             let (technique, absent) = (running.technique, HashSet::new());
             let told = &mut round.disclosed;
@@ -438,10 +448,10 @@ impl<'a> Session<'a> {
                 }
             }
             // What was found before is still found, or the denials say nothing.
-            if let Some((transport, question)) = known {
+            if let Some((transport, question, class)) = known {
                 let reply = self.ask(transport, &question).await;
                 running.seen.over[transport as usize].count_packets(&reply);
-                running.seen.unsteady += u32::from(is_answer(reply.class) && reply.class != ReplyClass::Answered);
+                running.seen.unsteady += u32::from(is_answer(reply.class) && reply.class != class);
             }
             running.seen.beside = round.disclosed;
         }

@@ -1,4 +1,4 @@
-//! Questions over TCP: one connection, one question after the other; and whole zones.
+//! Questions over TCP, on one connection; and whole zones.
 
 use std::{io, net::SocketAddr};
 
@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     Question, Reply, Settings, classify, failure,
-    message::{Read, packet, read},
+    message::{self, Read, packet, read},
 };
 use crate::{observation::ReplyClass, pace::Pace, vantage::Vantage};
 
@@ -30,6 +30,15 @@ pub struct Tcp<'a> {
     settings: Settings,
     pace: &'a Pace,
     stream: Option<TcpStream>,
+}
+
+/// A question under way.
+struct Asked<K> {
+    key: K,
+    question: Question,
+    id: u16,
+    sent: u32,
+    class: ReplyClass,
 }
 
 /// What became of a transfer.
@@ -56,54 +65,78 @@ impl<'a> Tcp<'a> {
         self.stream = None;
     }
 
-    /// Asks one question. Never fails: what went wrong is the reply's class.
-    pub async fn ask(&mut self, question: &Question) -> Reply {
-        let mut reply = Reply { class: ReplyClass::Silent, message: None, sent: 0 };
-        while reply.sent < self.settings.attempts {
+    /// Asks questions, all on one connection at the same time (RFC 7766 section 6.2.1.1), and gives the reply to each.
+    /// Never fails: what went wrong is a reply's class.
+    pub async fn ask<K>(&mut self, questions: Vec<(K, Question)>, mut take: impl FnMut(K, Question, Reply)) {
+        let begin = |(key, question)| Asked { key, question, id: 0, sent: 0, class: ReplyClass::Silent };
+        let mut waiting: Vec<Asked<K>> = questions.into_iter().map(begin).collect();
+        let mut attempt = 0;
+        while attempt < self.settings.attempts && !waiting.is_empty() && Instant::now() < self.settings.deadline {
+            let before = waiting.len();
+            let kept = self.stream.is_some();
+            let Some(failed) = self.attempt(&mut waiting, &mut take).await else { break };
+            let timed_out = failed.kind() == io::ErrorKind::TimedOut;
+            // A server may close a connection that it kept, or after so many answers; that says nothing of the questions.
+            let closed = !timed_out && (kept || waiting.len() < before);
+            attempt += u32::from(!closed);
+            waiting.iter_mut().for_each(|asked| asked.class = failure(&failed));
+            self.stream = None;
+        }
+        for Asked { key, question, sent, class, .. } in waiting {
+            take(key, question, Reply { class, message: None, sent });
+        }
+    }
+
+    /// Sends what waits and reads until nothing waits any more; gives what ended it before that.
+    async fn attempt<K>(
+        &mut self,
+        waiting: &mut Vec<Asked<K>>,
+        take: &mut impl FnMut(K, Question, Reply),
+    ) -> Option<io::Error> {
+        let patience = self.settings.timeout;
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            empty => {
+                let connected = timeout_at(Instant::now() + patience, connect(self.vantage, self.server)).await;
+                match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                    Ok(stream) => empty.insert(stream),
+                    Err(error) => {
+                        waiting.iter_mut().for_each(|asked| asked.sent += 1);
+                        return Some(error);
+                    }
+                }
+            }
+        };
+        for asked in waiting.iter_mut() {
             self.pace.turn().await;
             if Instant::now() >= self.settings.deadline {
                 break;
             }
-            reply.sent += 1;
-            let kept = self.stream.is_some();
-            match self.exchange(question).await {
-                Ok(Read::Answer(message)) => {
-                    reply.class = classify(&self.zone, question, &message);
-                    reply.message = Some(message);
-                    return reply;
-                }
-                Ok(Read::Unreadable | Read::Foreign) => {
-                    self.stream = None;
-                    reply.class = ReplyClass::Malformed;
-                    return reply;
-                }
-                Err(error) => {
-                    self.stream = None;
-                    // A server may close a connection that it kept; that says nothing of the question.
-                    if kept && error.kind() != io::ErrorKind::TimedOut {
-                        reply.sent -= 1;
-                    }
-                    reply.class = failure(&error);
-                }
+            (asked.id, asked.sent) = (rand::random(), asked.sent + 1);
+            if let Err(error) = write(stream, asked.id, &asked.question).await {
+                return Some(error);
             }
         }
-        reply
-    }
-
-    async fn exchange(&mut self, question: &Question) -> io::Result<Read> {
-        let deadline = Instant::now() + self.settings.timeout;
-        let id = rand::random();
-        let within = async {
-            let stream = match &mut self.stream {
-                Some(stream) => stream,
-                empty => empty.insert(connect(self.vantage, self.server).await?),
+        let (mut frame, mut until) = (Vec::new(), Instant::now() + patience);
+        while !waiting.is_empty() {
+            match timeout_at(until, read_frame(stream, &mut frame)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Some(error),
+                Err(_) => return Some(io::ErrorKind::TimedOut.into()),
+            }
+            let Some(at) = waiting.iter().position(|asked| message::id_of(&frame) == Some(asked.id)) else { continue };
+            let Asked { question, id, .. } = &waiting[at];
+            let (class, message) = match read(*id, question, &frame) {
+                Read::Foreign => continue,
+                Read::Unreadable => (ReplyClass::Malformed, None),
+                Read::Answer(message) => (classify(&self.zone, question, &message), Some(message)),
             };
-            write(stream, id, question).await?;
-            let mut frame = Vec::new();
-            read_frame(stream, &mut frame).await?;
-            Ok(read(id, question, &frame))
-        };
-        timeout_at(deadline, within).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            // Only what was asked for buys more time.
+            until = Instant::now() + patience;
+            let Asked { key, question, sent, .. } = waiting.swap_remove(at);
+            take(key, question, Reply { class, message, sent });
+        }
+        None
     }
 
     /// Asks for a whole zone (AXFR, RFC 5936) on a connection of its own, and gives every message that carries records.
@@ -187,7 +220,7 @@ impl Transferred {
 fn read_part(id: u16, question: &Question, first: bool, bytes: &[u8]) -> Option<Box<Message>> {
     match read(id, question, bytes) {
         Read::Answer(message) => Some(message),
-        Read::Foreign if !first && super::message::id_of(bytes) == Some(id) => {
+        Read::Foreign if !first && message::id_of(bytes) == Some(id) => {
             Message::from_vec(bytes).ok().filter(|m| m.queries.is_empty()).map(Box::new)
         }
         Read::Foreign | Read::Unreadable => None,
