@@ -402,7 +402,7 @@ impl BoundaryPlan {
         let ranges = config.dns.reverse_per_sweep as usize;
         match kind {
             CheckKind::SrvWildcard => 2 * (18 + 9 * namespaces + names),
-            CheckKind::ServiceLookup => 2 * 3 * (self.services.len() + names),
+            CheckKind::ServiceLookup => 2 * 3 * (self.services.len() + namespaces + names),
             CheckKind::NamespaceOracle => 2 * 4 * (1 + namespaces + names),
             CheckKind::PodOracle => 2 * (2 * (1 + namespaces) + self.pods.len() + 1),
             CheckKind::ReverseSweep => 2 * (self.known_addresses.len() + 2 * names) + ranges,

@@ -87,6 +87,14 @@ pub struct Answer<'a> {
     pub absent: &'a HashSet<Question>,
 }
 
+impl Answer<'_> {
+    /// True when nobody's name in the same place, asked for in the same way, was answered with NXDOMAIN.
+    fn differs_from_absent(&self) -> bool {
+        let Question { name, kind } = self.question;
+        self.absent.iter().any(|absent| absent.kind == *kind && absent.name.base_name() == name.base_name())
+    }
+}
+
 /// What this vantage may know: a technique that does not find it proves nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Known {

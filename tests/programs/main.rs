@@ -17,6 +17,7 @@ mod cluster_dns;
 mod configuration;
 mod defences;
 mod demo;
+mod dns_properties;
 mod hostile_dns;
 mod hostile_tcp;
 mod http;

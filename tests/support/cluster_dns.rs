@@ -58,7 +58,7 @@ use self::{
 pub use self::{
     defence::{Acl, AclAction, Cilium, Defences, Firewall, FirewallAction, Pods, Policy, Template, Upstream, View},
     flavour::Flavour,
-    inventory::{Inventory, Protocol, Service},
+    inventory::{Inventory, Kind, Protocol, Service},
     log::Received,
     server::Running,
     told::{Disclosure, Told},

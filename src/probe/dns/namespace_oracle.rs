@@ -23,14 +23,6 @@ impl NamespaceOracle {
         let questions = namespaces.into_iter().flat_map(|namespace| questions(zone, namespace)).collect();
         Self { zone: zone.clone(), questions }
     }
-
-    /// True when the name exists, while that of nobody's namespace in the same place does not.
-    fn tells(&self, answer: &Answer<'_>) -> bool {
-        let alike = |absent: &&Question| {
-            absent.kind == answer.question.kind && absent.name.base_name() == answer.question.name.base_name()
-        };
-        tells_existence(answer) && answer.absent.iter().any(|absent| alike(&absent))
-    }
 }
 
 fn questions(zone: &Name, namespace: &str) -> Vec<Question> {
@@ -53,11 +45,12 @@ impl Technique for NamespaceOracle {
     }
 
     fn finds(&self, answer: &Answer<'_>) -> bool {
-        self.tells(answer)
+        tells_existence(answer) && answer.differs_from_absent()
     }
 
     fn read(&self, answer: &Answer<'_>, told: &mut Disclosures) {
-        if self.tells(answer) {
+        // That the name exists, while that of nobody's namespace in the same place does not.
+        if self.finds(answer) {
             add_name(&self.zone, &answer.question.name, &mut told.names);
         }
     }
