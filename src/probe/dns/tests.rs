@@ -379,6 +379,28 @@ fn oracles_tell_what_the_server_tells_them() {
 }
 
 #[test]
+fn a_service_without_records_of_a_type_is_told_by_nodata() {
+    let technique = ServiceLookup::new(&zone(), [("high".into(), "web".into())]);
+    let question = Question { name: name("web.high.svc.cluster.local."), kind: RecordType::AAAA };
+    let nobodys = |kind| Question { name: name("nobody.high.svc.cluster.local."), kind };
+    let mut nodata = reply(&question);
+    nodata.authorities.push(soa("cluster.local."));
+    let told =
+        |message: &Message, absent: &[Question]| told_where(&technique, &question, message, absent).names.count("high");
+    assert_eq!(told(&nodata, &[nobodys(RecordType::AAAA)]), 1);
+    // Everything may be NODATA here, or everything of this type.
+    assert_eq!(told(&nodata, &[]), 0);
+    assert_eq!(told(&nodata, &[nobodys(RecordType::A)]), 0);
+    // A cache takes the AA flag away, not the rcode.
+    nodata.metadata.authoritative = false;
+    assert_eq!(told(&nodata, &[nobodys(RecordType::AAAA)]), 1);
+    nodata.metadata.response_code = ResponseCode::NXDomain;
+    assert_eq!(told(&nodata, &[nobodys(RecordType::AAAA)]), 0);
+    // A filter's empty answer is no NODATA.
+    assert_eq!(told(&reply(&question), &[nobodys(RecordType::AAAA)]), 0);
+}
+
+#[test]
 fn a_transfer_is_denied_in_many_words() {
     use ResponseCode::{NotAuth, NotImp, Refused, ServFail};
     for (code, expected) in [
