@@ -110,7 +110,8 @@ fn needs_system_dns(config: &Config) -> bool {
     });
     let asked = config.boundaries.iter().any(|b| !b.techniques.is_empty());
     (asked && config.dns.servers.contains(&DnsServer::System))
-        || (config.dns.resolver == DnsServer::System && (names || config.positive.contains(&PositiveControl::Resolver)))
+        || (config.dns.resolver == DnsServer::System
+            && (names || config.positive.iter().any(|(_, control)| *control == PositiveControl::Resolver)))
 }
 
 /// What is said about this run.

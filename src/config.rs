@@ -20,7 +20,7 @@ use ipnet::IpNet;
 pub use document::json_schema;
 pub use load::{Files, LoadError, Problem, load, parse};
 
-use crate::model::{AddressKind, CheckKind, ClosedRule, Expect, Mode, NegativeControl};
+use crate::model::{AddressKind, CheckKind, ClosedRule, Expect, Mode, NegativeControl, Transport};
 
 /// A checked configuration.
 #[derive(Debug)]
@@ -37,9 +37,9 @@ pub struct Config {
     pub vantage: VantageConfig,
     /// Other vantages of the agent, known to be allowed.
     pub witnesses: Vec<WitnessConfig>,
-    /// Positive controls over TCP.
-    pub positive: Vec<PositiveControl>,
-    /// Negative controls over TCP.
+    /// Positive controls, and over what.
+    pub positive: Vec<(Transport, PositiveControl)>,
+    /// Negative controls.
     pub negative: Vec<NegativeControl>,
     /// The cluster's DNS.
     pub dns: DnsConfig,
@@ -100,6 +100,8 @@ pub struct Target {
 /// A port of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
+    /// TCP; UDP for a DNS server.
+    pub transport: Transport,
     /// The service's port: the second half of the `target` label.
     pub port: u16,
     /// The port of the endpoints.
@@ -137,10 +139,10 @@ pub struct WitnessConfig {
     pub source: Box<[IpAddr]>,
 }
 
-/// Something that the vantage may reach over TCP.
+/// Something that the vantage may reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PositiveControl {
-    /// Port 53 of the resolver.
+    /// The resolver.
     Resolver,
     /// An address.
     Address(SocketAddr),

@@ -61,7 +61,7 @@ impl CheckResult {
     pub fn lists(&self) -> &[Rotation] {
         match &self.evidence {
             Evidence::Dns(dns) => &dns.seen.lists,
-            Evidence::Tcp(_) => &[],
+            Evidence::Reach(_) => &[],
         }
     }
 }
@@ -70,7 +70,7 @@ impl CheckResult {
 #[derive(Debug)]
 pub enum Evidence {
     /// Each address with what was concluded of it.
-    Tcp(Box<[(AddressSeen, Reason)]>),
+    Reach(Box<[(AddressSeen, Reason)]>),
     /// What the technique saw of the server.
     Dns(Box<DnsEvidence>),
 }

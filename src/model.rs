@@ -215,10 +215,22 @@ words! {
 }
 
 words! {
+    /// What carries a probe.
+    Transport {
+        /// UDP.
+        Udp = "udp",
+        /// TCP.
+        Tcp = "tcp",
+    }
+}
+
+words! {
     /// What kind of question a check asks.
     CheckKind {
         /// A TCP connect.
         TcpConnect = "tcp-connect",
+        /// A DNS query over UDP to a server that nothing may reach.
+        DnsQuery = "dns-query",
         /// DNS: SRV and A wildcards over services and namespaces.
         SrvWildcard = "srv-wildcard",
         /// DNS: the known services of the zone, by name.

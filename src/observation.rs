@@ -13,9 +13,9 @@ use serde::Serialize;
 use crate::model::{AddressKind, words};
 
 words! {
-    /// The state that a TCP connect showed, in nmap's sense.
+    /// The state that a TCP connect, or a DNS query over UDP, showed, in nmap's sense.
     TcpOutcome {
-        /// SYN-ACK.
+        /// SYN-ACK, or any reply to the query.
         Open = "open",
         /// RST.
         Closed = "closed",
@@ -46,7 +46,7 @@ pub struct Icmp {
     pub offender: Option<IpAddr>,
 }
 
-/// One connect.
+/// One connect, or one DNS query over UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct TcpSeen {
     /// What it showed.
@@ -157,20 +157,10 @@ words! {
 /// Number of [`ReplyClass`] values, for counters indexed by class.
 pub const REPLY_CLASSES: usize = ReplyClass::ALL.len();
 
-words! {
-    /// What carries a DNS question.
-    Transport {
-        /// UDP.
-        Udp = "udp",
-        /// TCP.
-        Tcp = "tcp",
-    }
-}
-
 /// What a DNS technique saw of one server in one sweep.
 #[derive(Clone, Debug, Default)]
 pub struct DnsSeen {
-    /// Over each [`Transport`], in their order.
+    /// Over each [`Transport`](crate::model::Transport), in their order.
     pub over: [TransportSeen; 2],
     /// Each list of questions, and how far it was asked.
     pub lists: Vec<Rotation>,

@@ -1,7 +1,7 @@
 //! From configuration and inventory to checks. Pure: the same input gives the same plan.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     config::{Address, Boundary, Config, DnsServer, PositiveControl, Target},
-    model::{AddressKind, CheckId, CheckKind, Expect, Family, Identity, Mode, NegativeControl, Via},
+    model::{AddressKind, CheckId, CheckKind, Expect, Family, Identity, Mode, NegativeControl, Transport, Via},
 };
 
 /// Everything that will be asked.
@@ -21,8 +21,10 @@ pub struct Plan {
     pub boundaries: Vec<BoundaryPlan>,
     /// The identity that the agent's own sockets speak for.
     pub source: Arc<Identity>,
-    /// Positive controls of the own vantage.
+    /// Positive controls of the own vantage over TCP.
     pub positive: Vec<SocketAddr>,
+    /// The same over UDP: DNS servers that it may ask.
+    pub positive_udp: Vec<SocketAddr>,
     /// Negative controls, each also on the ports of the positive controls in its range: a proxy that answers for those would
     /// make an offline vantage look good.
     pub negative: Vec<NegativeControl>,
@@ -65,8 +67,10 @@ pub struct Check {
 /// How a check is asked.
 #[derive(Debug)]
 pub enum Question {
-    /// Connect to each address at the port.
-    Tcp {
+    /// Connect to each address at the port, or send it a DNS query over UDP.
+    Reach {
+        /// Which of the two.
+        transport: Transport,
         /// Who answers there.
         kind: AddressKind,
         /// Addresses and names, never empty.
@@ -81,6 +85,16 @@ pub enum Question {
         /// Who answers there.
         kind: AddressKind,
     },
+}
+
+impl Question {
+    /// What carries it, where it is whether addresses can be reached.
+    pub const fn transport(&self) -> Option<Transport> {
+        match self {
+            Self::Reach { transport, .. } => Some(*transport),
+            Self::Dns { .. } => None,
+        }
+    }
 }
 
 /// Something that a reader could believe to be tested and is not.
@@ -131,23 +145,31 @@ pub fn plan(config: &Config, system_dns: &[SocketAddr], namespace: &str) -> Plan
         DnsServer::Named(_, address, _) => vec![*address],
     };
     let mut positive: Vec<SocketAddr> = Vec::new();
-    for control in &config.positive {
+    let mut positive_udp: Vec<SocketAddr> = Vec::new();
+    for (transport, control) in &config.positive {
+        let list = match transport {
+            Transport::Tcp => &mut positive,
+            Transport::Udp => &mut positive_udp,
+        };
         match control {
-            PositiveControl::Resolver => positive.extend(&resolver),
-            PositiveControl::Address(address) => positive.push(*address),
+            PositiveControl::Resolver => list.extend(&resolver),
+            PositiveControl::Address(address) => list.push(*address),
         }
     }
     let mut negative = config.negative.clone();
     for control in &mut negative {
-        let in_range = positive.iter().filter(|p| control.range.contains(&p.ip())).map(|p| p.port());
+        let in_range =
+            positive.iter().chain(&positive_udp).filter(|p| control.range.contains(&p.ip())).map(|p| p.port());
         control.ports.extend(in_range);
         control.ports.sort_unstable();
         control.ports.dedup();
     }
     let mut not_tested = Vec::new();
-    let boundaries =
-        config.boundaries.iter().map(|b| boundary_plan(config, b, &source, system_dns, &positive, &mut not_tested));
-    Plan { boundaries: boundaries.collect(), source, positive, negative, resolver, not_tested }
+    let boundaries = config
+        .boundaries
+        .iter()
+        .map(|b| boundary_plan(config, b, &source, system_dns, [&positive_udp, &positive], &mut not_tested));
+    Plan { boundaries: boundaries.collect(), source, positive, positive_udp, negative, resolver, not_tested }
 }
 
 fn boundary_plan(
@@ -155,7 +177,7 @@ fn boundary_plan(
     boundary: &Boundary,
     source: &Arc<Identity>,
     system_dns: &[SocketAddr],
-    positive: &[SocketAddr],
+    positive: [&[SocketAddr]; 2],
     not_tested: &mut Vec<NotTested>,
 ) -> BoundaryPlan {
     let mut note = |what: String, why: &str| {
@@ -164,7 +186,7 @@ fn boundary_plan(
     let targets: Vec<&Target> = config.targets.iter().filter(|t| t.zone == boundary.to).collect();
     let mut checks = Vec::with_capacity(targets.len());
     for target in &targets {
-        tcp_checks(config, boundary, source, target, &mut checks);
+        reach_checks(config, boundary, source, target, &mut checks);
         for port in target.ports.iter().filter(|p| p.node_port.is_none() && is_known_by_nodes_alone(target)) {
             note(
                 format!("{}:{}", target.name, port.port),
@@ -176,18 +198,22 @@ fn boundary_plan(
         note(format!("TCP to zone `{}`", boundary.to), "no target is in the zone");
     }
     let addresses = checks.iter().flat_map(|check| match &check.question {
-        Question::Tcp { addresses, .. } => addresses.iter(),
-        Question::Dns { .. } => [].iter(),
+        Question::Reach { transport, addresses, .. } => addresses.iter().map(|a| (*transport, a)).collect::<Vec<_>>(),
+        Question::Dns { .. } => Vec::new(),
     });
-    let families: HashSet<Family> = addresses
-        .filter_map(|address| match address {
-            Address::Ip(ip) => Some(Family::of(*ip)),
+    let ways: BTreeSet<(Family, Transport)> = addresses
+        .filter_map(|(transport, address)| match address {
+            Address::Ip(ip) => Some((Family::of(*ip), transport)),
             Address::Name(_) => None,
         })
         .collect();
-    for family in Family::ALL.iter().filter(|f| families.contains(f)) {
-        if !positive.iter().any(|p| Family::of(p.ip()) == *family) {
-            note(format!("{family} targets"), "no positive control of that family: they stay inconclusive");
+    for (family, transport) in ways {
+        if !positive[transport as usize].iter().any(|p| Family::of(p.ip()) == family) {
+            let over = if transport == Transport::Udp { " over UDP" } else { "" };
+            note(
+                format!("{family} targets{over}"),
+                &format!("no positive control of that family{over}: they stay inconclusive"),
+            );
         }
     }
     let witness = config.witnesses.iter().find(|w| w.zone == boundary.to);
@@ -201,7 +227,7 @@ fn boundary_plan(
         if config.negative.is_empty() {
             note("that nobody answers for everybody".into(), "no negative control is configured");
         }
-        note("UDP to the targets".into(), "only TCP and DNS are tested");
+        note("UDP to the targets".into(), "only TCP and DNS are tested; of UDP services only DNS servers");
     }
     let namespaces = config.zones.get(&boundary.to).cloned().unwrap_or_default();
     // Only DNS checks ask for services and known addresses.
@@ -266,9 +292,20 @@ fn is_known_by_nodes_alone(target: &Target) -> bool {
         && target.external.is_empty()
 }
 
-fn tcp_checks(config: &Config, boundary: &Boundary, source: &Arc<Identity>, target: &Target, checks: &mut Vec<Check>) {
+fn reach_checks(
+    config: &Config,
+    boundary: &Boundary,
+    source: &Arc<Identity>,
+    target: &Target,
+    checks: &mut Vec<Check>,
+) {
     for port in &target.ports {
         let label: Arc<str> = format!("{}:{}", target.name, port.port).into();
+        let asked = match port.transport {
+            Transport::Tcp => CheckKind::TcpConnect,
+            Transport::Udp => CheckKind::DnsQuery,
+        };
+        let transport = port.transport;
         let mut add = |via: Via, kind: AddressKind, addresses: Box<[Address]>, port: u16| {
             if addresses.is_empty() {
                 return;
@@ -276,7 +313,7 @@ fn tcp_checks(config: &Config, boundary: &Boundary, source: &Arc<Identity>, targ
             let id = CheckId {
                 boundary: boundary.name.clone(),
                 expect: boundary.expect,
-                kind: CheckKind::TcpConnect,
+                kind: asked,
                 source: source.clone(),
                 target_namespace: target.namespace.clone(),
                 target: label.clone(),
@@ -285,7 +322,7 @@ fn tcp_checks(config: &Config, boundary: &Boundary, source: &Arc<Identity>, targ
             checks.push(Check {
                 id: Arc::new(id),
                 mode: Mode::Judge,
-                question: Question::Tcp { kind, addresses, port },
+                question: Question::Reach { transport, kind, addresses, port },
             });
         };
         let ips = |ips: &[IpAddr]| ips.iter().map(|ip| Address::Ip(*ip)).collect::<Box<[Address]>>();
@@ -356,7 +393,7 @@ impl BoundaryPlan {
         let mut dns_seconds: HashMap<SocketAddr, usize> = HashMap::new();
         for check in &self.checks {
             match &check.question {
-                Question::Tcp { addresses: of, .. } => addresses += of.len(),
+                Question::Reach { addresses: of, .. } => addresses += of.len(),
                 Question::Dns { server, .. } => {
                     let queries = self.dns_queries(check.id.kind, config);
                     dns_queries += queries;
@@ -407,7 +444,7 @@ impl BoundaryPlan {
             CheckKind::PodOracle => 2 * (2 * (1 + namespaces) + self.pods.len() + 1),
             CheckKind::ReverseSweep => 2 * (self.known_addresses.len() + 2 * names) + ranges,
             CheckKind::ZoneTransfer => 4 + 3 * self.known_addresses.len().min(20) + names,
-            CheckKind::TcpConnect => 0,
+            CheckKind::TcpConnect | CheckKind::DnsQuery => 0,
         }
     }
 }

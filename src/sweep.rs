@@ -26,11 +26,11 @@ use crate::{
     config::{Address, Boundary, Config},
     inventory::resolve::Names,
     ledger::{Carried, CheckResult, Evidence, SweepReport},
-    model::{AddressKind, CheckId, Expect, Family},
+    model::{AddressKind, CheckId, Expect, Family, Transport},
     observation::{AddressSeen, TcpOutcome, TcpSeen},
     pace::Pace,
     plan::{BoundaryPlan, Check, Plan, Question},
-    probe::tcp::Connect,
+    probe::Reach,
     vantage::{Own, Vantage},
     verdict::{Controls, TcpRule, judge_address, judge_check, judge_witness},
 };
@@ -110,7 +110,7 @@ impl Sweeper {
         };
         let servers = plan.boundaries.iter().flat_map(|b| &b.checks).filter_map(|check| match check.question {
             Question::Dns { server, .. } => Some((server, Pace::per_second(config.dns.queries_per_second))),
-            Question::Tcp { .. } => None,
+            Question::Reach { .. } => None,
         });
         let of_boundary = |b: &BoundaryPlan| (b.boundary.name.clone(), enumerate::at_servers(b, &config.dns));
         let dns = plan.boundaries.iter().map(of_boundary).collect();
@@ -142,17 +142,20 @@ impl Sweeper {
             Expect::Blocked => self.witnesses.get(&boundary.to).cloned(),
             Expect::Open => None,
         };
-        let tcp: Vec<&Check> = planned.checks.iter().filter(|c| matches!(c.question, Question::Tcp { .. })).collect();
+        let checks: Vec<&Check> = planned.checks.iter().filter(|c| c.question.transport().is_some()).collect();
         let dns = self.spawn_dns(planned, carried);
 
-        let mut rounds = controls::Rounds::new(self, self.connect(boundary), witness.clone(), &tcp);
-        let mut per_check: Vec<Vec<AddressSeen>> = tcp.iter().map(|_| Vec::new()).collect();
-        if !tcp.is_empty() {
-            let jobs = self.jobs(&tcp, &carried.pinned, &mut per_check).await;
+        let make_rounds = |transport: Transport| {
+            controls::Rounds::new(self, transport, self.reach(boundary), witness.clone(), &checks)
+        };
+        let mut rounds = EACH.map(make_rounds);
+        let mut per_check: Vec<Vec<AddressSeen>> = checks.iter().map(|_| Vec::new()).collect();
+        if !checks.is_empty() {
+            let jobs = self.jobs(&checks, &carried.pinned, &mut per_check).await;
             self.progress.plan(jobs.len());
-            rounds.run().await;
+            run_all(&mut rounds).await;
             let stop = CancellationToken::new();
-            let between = tokio::spawn(rounds.keep_running(stop.clone()));
+            let between = rounds.map(|rounds| tokio::spawn(rounds.keep_running(stop.clone())));
             // A sweep that is dropped on its way, as at a reload, must not leave its controls running.
             let running = stop.drop_guard();
             let (done, results) = mpsc::unbounded_channel();
@@ -160,7 +163,7 @@ impl Sweeper {
                 own: self.own.clone(),
                 witness: witness.clone(),
                 attempts: boundary.attempts,
-                connect: self.connect(boundary),
+                reach: self.reach(boundary),
                 spacing: self.config.pace.spacing,
                 pace: self.pace.clone(),
                 in_flight: self.in_flight.clone(),
@@ -169,22 +172,28 @@ impl Sweeper {
             };
             self.run(attempts, results, &mut per_check).await;
             drop(running);
-            rounds = match between.await {
-                Ok(rounds) => rounds,
+            let [udp, tcp] = between;
+            rounds = [
                 // Without controls nothing is proven: the verdicts become `vantage-offline`.
-                Err(_) => controls::Rounds::new(self, self.connect(boundary), witness.clone(), &tcp),
-            };
-            rounds.run().await;
+                udp.await.unwrap_or_else(|_| make_rounds(Transport::Udp)),
+                tcp.await.unwrap_or_else(|_| make_rounds(Transport::Tcp)),
+            ];
+            run_all(&mut rounds).await;
         }
 
-        let lost = lost_connects(&per_check);
         let negative = &self.plan.negative;
-        let own_controls = Controls::digest(&rounds.own, negative, lost);
-        let witness_controls = Controls::digest(&rounds.witness, negative, [false; 2]);
+        let own_controls = EACH.map(|transport| {
+            let of_transport = checks.iter().zip(&per_check).filter(|(c, _)| c.question.transport() == Some(transport));
+            let lost = lost_connects(of_transport.flat_map(|(_, seen)| seen));
+            Controls::digest(&rounds[transport as usize].own, negative, lost)
+        });
+        let witness_controls = rounds.each_ref().map(|rounds| Controls::digest(&rounds.witness, negative, [false; 2]));
         let rule = TcpRule { expect: boundary.expect, closed: boundary.closed };
         let (judged, at) = (Instant::now(), Timestamp::now());
         let mut results = Vec::with_capacity(planned.checks.len());
-        for (check, addresses) in tcp.iter().zip(per_check) {
+        for (check, addresses) in checks.iter().zip(per_check) {
+            let over = check.question.transport().unwrap_or(Transport::Tcp) as usize;
+            let (own_controls, witness_controls) = (&own_controls[over], &witness_controls[over]);
             let judge = |seen: AddressSeen| {
                 let captured = seen.address.is_some_and(|a| witness_controls.is_captured(a));
                 let says = judge_witness(seen.witness.as_deref(), captured);
@@ -200,13 +209,14 @@ impl Sweeper {
                 id: check.id.clone(),
                 mode: check.mode,
                 reason: judge_check(addresses.iter().map(|(_, reason)| *reason)),
-                evidence: Evidence::Tcp(addresses),
+                evidence: Evidence::Reach(addresses),
                 judged,
                 at,
             }));
         }
         results.extend(dns.join_all().await.into_iter().flatten());
-        let controls = rounds.states(&self.plan.source, &own_controls);
+        let states = rounds.iter().zip(&own_controls).map(|(rounds, own)| rounds.states(&self.plan.source, own));
+        let controls = states.flatten().collect();
         let ended = Instant::now();
         SweepReport { boundary: boundary.name.clone(), started, ended, took: began.elapsed(), results, controls }
     }
@@ -214,14 +224,14 @@ impl Sweeper {
     /// One job for each address of each check, names resolved; what has no address is recorded at once.
     async fn jobs(
         &self,
-        tcp: &[&Check],
+        checks: &[&Check],
         pinned: &HashMap<Arc<CheckId>, Vec<SocketAddr>>,
         per_check: &mut [Vec<AddressSeen>],
     ) -> Vec<Job> {
-        let resolved = self.resolve(tcp).await;
+        let resolved = self.resolve(checks).await;
         let mut jobs = Vec::new();
-        for (index, check) in tcp.iter().enumerate() {
-            let Question::Tcp { kind, addresses, port } = &check.question else { continue };
+        for (index, check) in checks.iter().enumerate() {
+            let Question::Reach { transport, kind, addresses, port } = &check.question else { continue };
             let mut complete = true;
             let mut ips: Vec<IpAddr> = Vec::with_capacity(addresses.len());
             for address in addresses {
@@ -240,7 +250,14 @@ impl Sweeper {
             ips.sort_unstable();
             ips.dedup();
             let open: &[SocketAddr] = pinned.get(&check.id).map_or(&[], Vec::as_slice);
-            let job = |address, listed, pinned| Job { check: index, address, kind: *kind, listed, pinned };
+            let job = |address, listed, pinned| Job {
+                check: index,
+                transport: *transport,
+                address,
+                kind: *kind,
+                listed,
+                pinned,
+            };
             jobs.extend(ips.iter().map(|ip| {
                 let address = SocketAddr::new(*ip, *port);
                 job(address, true, open.contains(&address))
@@ -254,11 +271,11 @@ impl Sweeper {
     }
 
     /// All names of the checks, each once.
-    async fn resolve(&self, tcp: &[&Check]) -> HashMap<Arc<str>, Result<Vec<IpAddr>, TcpOutcome>> {
+    async fn resolve(&self, checks: &[&Check]) -> HashMap<Arc<str>, Result<Vec<IpAddr>, TcpOutcome>> {
         use futures_util::{StreamExt, stream};
         let mut names: Vec<Arc<str>> = Vec::new();
-        for check in tcp {
-            if let Question::Tcp { addresses, .. } = &check.question {
+        for check in checks {
+            if let Question::Reach { addresses, .. } = &check.question {
                 names.extend(addresses.iter().filter_map(|a| match a {
                     Address::Name(name) => Some(name.clone()),
                     Address::Ip(_) => None,
@@ -277,9 +294,9 @@ impl Sweeper {
         stream::iter(names).map(lookup).buffer_unordered(NAMES_AT_ONCE).collect().await
     }
 
-    /// How this boundary's connects are made.
-    fn connect(&self, boundary: &Boundary) -> Connect {
-        Connect { timeout: boundary.timeout, icmp_evidence: self.icmp_evidence }
+    /// How this boundary's addresses are tried.
+    fn reach(&self, boundary: &Boundary) -> Reach {
+        Reach { timeout: boundary.timeout, icmp_evidence: self.icmp_evidence }
     }
 
     /// Runs all jobs under the budgets.
@@ -323,10 +340,17 @@ fn without_address(kind: AddressKind, outcome: TcpOutcome) -> AddressSeen {
     AddressSeen { address: None, kind, listed: true, attempts: [seen].into(), witness: None, started: now, ended: now }
 }
 
+/// In the order of their indices.
+const EACH: [Transport; 2] = [Transport::Udp, Transport::Tcp];
+
+async fn run_all([udp, tcp]: &mut [controls::Rounds; 2]) {
+    tokio::join!(udp.run(), tcp.run());
+}
+
 /// Of each family: whether a connect that reached an open port showed a lost packet.
-fn lost_connects(per_check: &[Vec<AddressSeen>]) -> [bool; 2] {
+fn lost_connects<'a>(seen: impl Iterator<Item = &'a AddressSeen>) -> [bool; 2] {
     let mut lost = [false; 2];
-    for seen in per_check.iter().flatten() {
+    for seen in seen {
         let Some(address) = seen.address else { continue };
         let witness = seen.witness.iter().flat_map(|w| [Some(w.before), w.after]).flatten();
         for connect in witness.chain(seen.attempts.iter().copied()) {

@@ -16,7 +16,7 @@ use super::{
     SeriesConfig, Target, VantageConfig, WitnessConfig, document as doc,
     scalars::{Ip, Located, OneOrMany, Position, socket_address},
 };
-use crate::model::{AddressKind, CheckKind, Expect, Family, Mode, NegativeControl};
+use crate::model::{AddressKind, CheckKind, Expect, Family, Mode, NegativeControl, Transport};
 
 /// More problems than this are not worth reading.
 const MOST_PROBLEMS: usize = 20;
@@ -331,11 +331,16 @@ fn check_targets<'a>(
         let ports: Box<[Port]> = target
             .ports
             .iter()
-            .map(|p| Port { port: p.port, target_port: p.target_port.unwrap_or(p.port), node_port: p.node_port })
+            .map(|p| Port {
+                transport: p.transport,
+                port: p.port,
+                target_port: p.target_port.unwrap_or(p.port),
+                node_port: p.node_port,
+            })
             .collect();
         let name = intern(name);
         for port in &ports {
-            match identities.entry((zone.clone(), namespace.clone(), name.clone(), port.port)) {
+            match identities.entry((zone.clone(), namespace.clone(), name.clone(), port.port, port.transport)) {
                 Entry::Occupied(other) => {
                     let (file, position): &(&Path, Position) = other.get();
                     wrong(format!(
@@ -432,16 +437,24 @@ fn sources(c: &mut Checker<'_>, at: Position, source: &OneOrMany<Ip>) -> Box<[Ip
     addresses
 }
 
-fn positive(c: &mut Checker<'_>, control: &Located<doc::Positive>) -> Option<PositiveControl> {
-    if control.value.tcp == "resolver" {
-        return Some(PositiveControl::Resolver);
+fn positive(c: &mut Checker<'_>, control: &Located<doc::Positive>) -> Option<(Transport, PositiveControl)> {
+    let (transport, text) = match (&control.value.tcp, &control.value.udp) {
+        (Some(text), None) => (Transport::Tcp, text),
+        (None, Some(text)) => (Transport::Udp, text),
+        (tcp, _) => {
+            let found = if tcp.is_some() { "both" } else { "neither" };
+            c.problem(control.at, format!("found {found}, expected exactly one of `tcp` and `udp`"));
+            return None;
+        }
+    };
+    if text == "resolver" {
+        return Some((transport, PositiveControl::Resolver));
     }
-    let address = control.value.tcp.parse::<SocketAddr>().ok().filter(|a| a.port() > 0);
+    let address = text.parse::<SocketAddr>().ok().filter(|a| a.port() > 0);
     if address.is_none() {
-        let message = format!("tcp: found `{}`, expected `resolver` or `address:port`", control.value.tcp);
-        c.problem(control.at, message);
+        c.problem(control.at, format!("{transport}: found `{text}`, expected `resolver` or `address:port`"));
     }
-    address.map(PositiveControl::Address)
+    address.map(|address| (transport, PositiveControl::Address(address)))
 }
 
 fn negative(c: &mut Checker<'_>, control: &Located<doc::Negative>) -> Option<NegativeControl> {

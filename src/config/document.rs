@@ -193,7 +193,7 @@ pub struct Target {
     pub address: Option<String>,
     /// Who answers at `address`: one host, or nobody knows (default).
     pub kind: Option<KindWord>,
-    /// TCP ports.
+    /// TCP ports, and the UDP ports of DNS servers.
     pub ports: Vec<PortEntry>,
 }
 
@@ -249,7 +249,7 @@ pub struct Witness {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Controls {
-    /// What the vantage may reach; at least one of each family that is tested.
+    /// What the vantage may reach; at least one of each family and transport that is tested.
     pub positive: Located<Vec<Located<Positive>>>,
     /// Addresses that nobody has.
     pub negative: Vec<Located<Negative>>,
@@ -257,18 +257,21 @@ pub struct Controls {
 
 impl Default for Controls {
     fn default() -> Self {
-        let resolver = Positive { tcp: "resolver".into() };
-        let positive = vec![Located { value: resolver, at: Default::default() }];
+        let resolver = || Some("resolver".to_owned());
+        let (tcp, udp) = (Positive { tcp: resolver(), udp: None }, Positive { tcp: None, udp: resolver() });
+        let positive = [tcp, udp].map(|value| Located { value, at: Default::default() }).into();
         Self { positive: Located { value: positive, at: Default::default() }, negative: Vec::new() }
     }
 }
 
-/// A positive control.
+/// A positive control: one of `tcp` and `udp`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Positive {
     /// `resolver` (TCP port 53 of the resolver), or `address:port`.
-    pub tcp: String,
+    pub tcp: Option<String>,
+    /// A DNS server that the vantage may ask, for targets that are DNS servers: `resolver`, or `address:port`.
+    pub udp: Option<String>,
 }
 
 /// A negative control.

@@ -8,6 +8,8 @@ use serde::{
     de::{self, MapAccess, SeqAccess, Visitor},
 };
 
+use crate::model::Transport;
+
 /// Where a value stands in its file; both 1-based, 0 where unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
@@ -197,6 +199,7 @@ impl<T: JsonSchema> JsonSchema for OffOr<T> {
 /// A port of a target: a number, or a mapping where the endpoints or nodes use another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortEntry {
+    pub transport: Transport,
     pub port: u16,
     pub target_port: Option<u16>,
     pub node_port: Option<u16>,
@@ -208,11 +211,13 @@ impl<'de> Deserialize<'de> for PortEntry {
         impl<'de> Visitor<'de> for Either {
             type Value = PortEntry;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a port from 1 to 65535, or {port, target_port, node_port}")
+                f.write_str("a port from 1 to 65535, or {port, protocol, target_port, node_port}")
             }
             fn visit_u64<E: de::Error>(self, port: u64) -> Result<PortEntry, E> {
                 match u16::try_from(port) {
-                    Ok(port @ 1..) => Ok(PortEntry { port, target_port: None, node_port: None }),
+                    Ok(port @ 1..) => {
+                        Ok(PortEntry { transport: Transport::Tcp, port, target_port: None, node_port: None })
+                    }
                     _ => Err(E::invalid_value(de::Unexpected::Unsigned(port), &self)),
                 }
             }
@@ -227,7 +232,11 @@ impl<'de> Deserialize<'de> for PortEntry {
                 if m.port == 0 || m.target_port == Some(0) || m.node_port == Some(0) {
                     return Err(de::Error::invalid_value(de::Unexpected::Unsigned(0), &"a port from 1 to 65535"));
                 }
-                Ok(PortEntry { port: m.port, target_port: m.target_port, node_port: m.node_port })
+                let transport = match m.protocol {
+                    Protocol::Tcp => Transport::Tcp,
+                    Protocol::Udp => Transport::Udp,
+                };
+                Ok(PortEntry { transport, port: m.port, target_port: m.target_port, node_port: m.node_port })
             }
         }
         deserializer.deserialize_any(Either)
@@ -240,10 +249,22 @@ impl<'de> Deserialize<'de> for PortEntry {
 struct PortMapping {
     /// The service's port.
     port: u16,
+    /// TCP, or UDP for a DNS server: it is sent a query.
+    #[serde(default)]
+    protocol: Protocol,
     /// The port of the endpoints; the service's port where absent.
     target_port: Option<u16>,
     /// The port of the nodes.
     node_port: Option<u16>,
+}
+
+/// As Kubernetes writes it.
+#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
 }
 
 impl JsonSchema for PortEntry {

@@ -211,19 +211,19 @@ fn targets() {
         &[
             (
                 "address: 127.0.0.1, ports: [0]}\n",
-                "f.yaml:5:53: invalid value: integer `0`, expected a port from 1 to 65535, or {port, target_port, node_port}",
+                "f.yaml:5:53: invalid value: integer `0`, expected a port from 1 to 65535, or {port, protocol, target_port, node_port}",
             ),
             (
                 "address: 127.0.0.1, ports: [65536]}\n",
-                "f.yaml:5:53: invalid value: integer `65536`, expected a port from 1 to 65535, or {port, target_port, node_port}",
+                "f.yaml:5:53: invalid value: integer `65536`, expected a port from 1 to 65535, or {port, protocol, target_port, node_port}",
             ),
             (
                 "address: 127.0.0.1, ports: [-1]}\n",
-                "f.yaml:5:53: invalid value: integer `-1`, expected a port from 1 to 65535, or {port, target_port, node_port}",
+                "f.yaml:5:53: invalid value: integer `-1`, expected a port from 1 to 65535, or {port, protocol, target_port, node_port}",
             ),
             (
                 "address: 127.0.0.1, ports: [http]}\n",
-                "f.yaml:5:53: invalid type: string \"http\", expected a port from 1 to 65535, or {port, target_port, node_port}",
+                "f.yaml:5:53: invalid type: string \"http\", expected a port from 1 to 65535, or {port, protocol, target_port, node_port}",
             ),
             (
                 "address: 127.0.0.1, ports: [{port: 1, node_port: 0}]}\n",
@@ -231,7 +231,7 @@ fn targets() {
             ),
             (
                 "address: 127.0.0.1, ports: [{port: 1, target: 2}]}\n",
-                "f.yaml:5:63: unknown field `target`, expected one of port, target_port, node_port",
+                "f.yaml:5:63: unknown field `target`, expected one of port, protocol, target_port, node_port",
             ),
             ("address: 127.0.0.1, ports: 80}\n", "f.yaml:5:52: expected a list, found `80`"),
             ("address: 127.0.0.1}\n", "f.yaml:5:25: missing field `ports`"),
@@ -338,6 +338,15 @@ fn dns_controls_witnesses_and_vantage() {
             (
                 "controls: {positive: []}\n",
                 "f.yaml:4:22: controls.positive is empty, expected at least one: without it nothing can ever pass",
+            ),
+            ("controls: {positive: [{}]}\n", "f.yaml:4:23: found neither, expected exactly one of `tcp` and `udp`"),
+            (
+                "controls: {positive: [{tcp: resolver, udp: resolver}]}\n",
+                "f.yaml:4:23: found both, expected exactly one of `tcp` and `udp`",
+            ),
+            (
+                "controls: {positive: [{udp: 127.0.0.1}]}\n",
+                "f.yaml:4:23: udp: found `127.0.0.1`, expected `resolver` or `address:port`",
             ),
             (
                 "controls: {positive: [{tcp: 127.0.0.1}]}\n",
@@ -458,7 +467,7 @@ fn the_least_configuration_has_the_documented_defaults() {
     let judged = [SrvWildcard, ReverseSweep].map(|kind| (kind, Mode::Judge));
     let reported = [ServiceLookup, NamespaceOracle, PodOracle].map(|kind| (kind, Mode::Report));
     assert_eq!(boundary.techniques, [&judged[..], &reported].concat());
-    assert_eq!(config.positive, [PositiveControl::Resolver]);
+    assert_eq!(config.positive, [Transport::Tcp, Transport::Udp].map(|over| (over, PositiveControl::Resolver)));
     assert_eq!(config.negative, []);
     assert_eq!(config.dns.zone.to_ascii(), "cluster.local.");
     assert_eq!(config.dns.servers, [DnsServer::System]);
@@ -491,8 +500,8 @@ fn addresses_names_and_ports_of_targets() {
     assert_eq!(
         *target.ports,
         [
-            Port { port: 80, target_port: 80, node_port: None },
-            Port { port: 443, target_port: 8443, node_port: Some(30443) }
+            Port { transport: Transport::Tcp, port: 80, target_port: 80, node_port: None },
+            Port { transport: Transport::Tcp, port: 443, target_port: 8443, node_port: Some(30443) }
         ]
     );
 }
@@ -517,7 +526,7 @@ const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/segpro
 #[test]
 fn the_sample_is_good() {
     let (config, _) = load(Path::new(SAMPLE)).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!((config.zones.len(), config.boundaries.len(), config.targets.len()), (3, 3, 3));
+    assert_eq!((config.zones.len(), config.boundaries.len(), config.targets.len()), (3, 3, 4));
     assert_eq!(config.boundaries[1].closed, ClosedRule::Inconclusive);
     assert_eq!(config.boundaries[1].techniques, []);
     // What the sample calls a default is one.
@@ -661,7 +670,7 @@ fn errors_in_json_target_files_are_at_their_place() {
         ),
         (
             "{\"targets\": [\n {\"zone\": \"high\", \"name\": \"x\",\n  \"address\": \"127.0.0.1\", \"ports\": [0]}]}",
-            "t.json:3:37: invalid value: integer `0`, expected a port from 1 to 65535, or {port, target_port, node_port}",
+            "t.json:3:37: invalid value: integer `0`, expected a port from 1 to 65535, or {port, protocol, target_port, node_port}",
         ),
         (
             "{\"targets\": [{\"zone\": \"high\", \"nmae\": \"x\", \"ports\": [80]}]}",

@@ -186,7 +186,7 @@ fn check(view: &CheckView, now: Instant) -> Check<'_> {
         at: view.result.as_ref().map(|r| r.at),
         findings: view.findings.iter().map(open_finding).collect(),
         addresses: match evidence {
-            Some(Evidence::Tcp(addresses)) => Some(addresses.iter().map(|(seen, r)| address(seen, *r)).collect()),
+            Some(Evidence::Reach(addresses)) => Some(addresses.iter().map(|(seen, r)| address(seen, *r)).collect()),
             _ => None,
         },
         dns: match evidence {

@@ -15,8 +15,8 @@ use super::{REVISION, RUSTVERSION, Run, VERSION, exposition::Exposition};
 use crate::{
     config::SeriesConfig,
     ledger::{CheckView, DnsEvidence, Evidence, Snapshot, SweepReport},
-    model::{CheckId, Mode, Reason, Verdict},
-    observation::{TcpOutcome, Transport},
+    model::{CheckId, Mode, Reason, Transport, Verdict},
+    observation::TcpOutcome,
 };
 
 /// The agent's own counters, and the page.
@@ -109,7 +109,7 @@ impl Metrics {
         for result in &report.results {
             let kind = result.id.kind.as_str();
             match &result.evidence {
-                Evidence::Tcp(addresses) => {
+                Evidence::Reach(addresses) => {
                     for attempt in addresses.iter().flat_map(|(seen, _)| &seen.attempts) {
                         self.probes.with_label_values(&[kind, attempt.outcome.as_str()]).inc();
                         if !matches!(attempt.outcome, TcpOutcome::Filtered | TcpOutcome::Error | TcpOutcome::Unresolved)
@@ -323,7 +323,7 @@ fn dns_results(snapshot: &Snapshot, now: Instant) -> impl Iterator<Item = (&Chec
         let result = check.result.as_ref().filter(|_| check.reason_at(now) != Reason::Stale)?;
         match &result.evidence {
             Evidence::Dns(dns) => Some((&*check.id, &**dns)),
-            Evidence::Tcp(_) => None,
+            Evidence::Reach(_) => None,
         }
     })
 }

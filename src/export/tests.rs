@@ -60,7 +60,7 @@ fn address(address: &str, attempts: &[TcpSeen]) -> AddressSeen {
 }
 
 fn tcp(addresses: Vec<(AddressSeen, Reason)>) -> Evidence {
-    Evidence::Tcp(addresses.into())
+    Evidence::Reach(addresses.into())
 }
 
 fn dns(names: &[&str]) -> Evidence {

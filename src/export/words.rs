@@ -9,8 +9,8 @@ use std::{
 
 use crate::{
     ledger::{CheckResult, CheckView, DnsEvidence, Evidence},
-    model::{Reason, plain},
-    observation::{AddressSeen, ControlReply, Icmp, ReplyClass, TcpOutcome, TcpSeen, Transport},
+    model::{Reason, Transport, plain},
+    observation::{AddressSeen, ControlReply, Icmp, ReplyClass, TcpOutcome, TcpSeen},
 };
 
 /// Addresses and names that are told one by one; the JSON has them all.
@@ -26,7 +26,7 @@ pub fn evidence_with(view: &CheckView, most_names: usize) -> String {
     let mut text = String::new();
     if let Some(result) = &view.result {
         match &result.evidence {
-            Evidence::Tcp(addresses) => tcp(&mut text, addresses),
+            Evidence::Reach(addresses) => tcp(&mut text, addresses),
             Evidence::Dns(dns) => self::dns(&mut text, dns, most_names),
         }
         findings(&mut text, view, result);

@@ -74,7 +74,7 @@ impl Findings {
             Evidence::Dns(dns) => {
                 opened += u64::from(self.pair(result, None, dns.kind, true, result.reason, transitions));
             }
-            Evidence::Tcp(addresses) => {
+            Evidence::Reach(addresses) => {
                 for (seen, reason) in addresses {
                     opened += u64::from(self.pair(result, seen.address, seen.kind, seen.listed, *reason, transitions));
                 }
@@ -150,11 +150,11 @@ impl Findings {
         now: Instant,
     ) {
         let listed = |finding: &Finding| match (question, finding.address) {
-            (Question::Tcp { addresses, port, .. }, Some(address)) => addresses.iter().any(|a| match a {
+            (Question::Reach { addresses, port, .. }, Some(address)) => addresses.iter().any(|a| match a {
                 Address::Ip(ip) => SocketAddr::new(*ip, *port) == address,
                 Address::Name(_) => *port == address.port(),
             }),
-            (Question::Tcp { .. }, None) => false,
+            (Question::Reach { .. }, None) => false,
             (Question::Dns { .. }, _) => true,
         };
         self.0.retain(|finding| {

@@ -46,7 +46,11 @@ fn pair(last: u8) -> SocketAddr {
 
 fn tcp(id: &Arc<CheckId>, kind: AddressKind, addresses: impl IntoIterator<Item = Address>) -> Check {
     let addresses = addresses.into_iter().collect();
-    Check { id: id.clone(), mode: Mode::Judge, question: Question::Tcp { kind, addresses, port: PORT } }
+    Check {
+        id: id.clone(),
+        mode: Mode::Judge,
+        question: Question::Reach { transport: crate::model::Transport::Tcp, kind, addresses, port: PORT },
+    }
 }
 
 fn plan(boundaries: Vec<(Boundary, Vec<Check>)>) -> Plan {
@@ -64,6 +68,7 @@ fn plan(boundaries: Vec<(Boundary, Vec<Check>)>) -> Plan {
         source: Arc::new(Identity { namespace: "web".into(), name: "own".into() }),
         negative: Vec::new(),
         positive: Vec::new(),
+        positive_udp: Vec::new(),
         resolver: Vec::new(),
         not_tested: Vec::new(),
     }
@@ -106,7 +111,7 @@ impl Bench {
             (seen, *reason)
         };
         let reason = of.iter().map(|(_, _, reason)| *reason).min().unwrap();
-        self.concluded(id, Mode::Judge, reason, Evidence::Tcp(of.iter().map(seen).collect()))
+        self.concluded(id, Mode::Judge, reason, Evidence::Reach(of.iter().map(seen).collect()))
     }
 
     fn dns(&self, id: &Arc<CheckId>, mode: Mode, reason: Reason) -> Arc<CheckResult> {

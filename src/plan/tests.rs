@@ -1,6 +1,6 @@
 //! What is planned of a configuration, and what is said not to be.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use proptest::prelude::*;
 
@@ -32,13 +32,14 @@ const NO_DNS: &str = "boundaries: [{name: b, from: low, to: high, dns: off}]\n";
 /// A check in one line: what it is called, and what it asks of whom.
 fn told(check: &Check) -> String {
     let asks = match &check.question {
-        Question::Tcp { kind, addresses, port } => {
+        Question::Reach { transport, kind, addresses, port } => {
             let name = |a: &Address| match a {
                 Address::Ip(ip) => ip.to_string(),
                 Address::Name(name) => name.to_string(),
             };
             let addresses: Vec<String> = addresses.iter().map(name).collect();
-            format!("{kind} {} port {port}", addresses.join(" "))
+            let over = if *transport == Transport::Udp { "/udp" } else { "" };
+            format!("{kind} {} port {port}{over}", addresses.join(" "))
         }
         Question::Dns { server, .. } => format!("{} {server}", check.mode),
     };
@@ -68,6 +69,27 @@ fn a_service_is_probed_by_every_way_that_leads_to_it() {
             "b tcp-connect payments/ledger:443 via external: virtual 127.4.0.1 lb.example. port 443",
         ]
     );
+}
+
+#[test]
+fn a_dns_server_that_must_be_unreachable_is_asked_over_both_transports() {
+    let plan = planned(&format!(
+        "{NO_DNS}targets:\n- {{zone: high, namespace: vault, service: dns, cluster_ip: 127.1.0.1, endpoints: 127.2.0.1,
+            ports: [53, {{port: 53, protocol: UDP, target_port: 1053}}]}}\n"
+    ));
+    assert_eq!(
+        lines(&plan),
+        [
+            "b tcp-connect vault/dns:53 via service: virtual 127.1.0.1 port 53",
+            "b tcp-connect vault/dns:53 via endpoint: endpoint 127.2.0.1 port 53",
+            "b dns-query vault/dns:53 via service: virtual 127.1.0.1 port 53/udp",
+            "b dns-query vault/dns:53 via endpoint: endpoint 127.2.0.1 port 1053/udp",
+        ]
+    );
+    // The controls of this configuration are over TCP only.
+    let why = "no positive control of that family over UDP: they stay inconclusive";
+    assert!(plan.not_tested.iter().any(|n| n.what == "ipv4 targets over UDP" && n.why == why), "{:?}", plan.not_tested);
+    assert!(plan.not_tested.iter().all(|n| n.what != "ipv4 targets"));
 }
 
 #[test]
@@ -237,7 +259,7 @@ fn what_is_not_tested_or_not_provable_is_said() {
         "b: ipv6 targets: no positive control of that family: they stay inconclusive",
         "b: that the targets of zone `high` are alive: no witness: blocked is `unverified`",
         "b: that nobody answers for everybody: no negative control is configured",
-        "b: UDP to the targets: only TCP and DNS are tested",
+        "b: UDP to the targets: only TCP and DNS are tested; of UDP services only DNS servers",
     ];
     // Wherever the addresses are listed.
     for addresses in [
@@ -278,7 +300,7 @@ fn labels_and_controls_of_the_own_vantage() {
     assert_eq!((&*plan.source.namespace, &*plan.source.name), ("web", "shop"));
     assert_eq!(plan.resolver, ["127.0.0.7:5353".parse::<SocketAddr>().unwrap()]);
     let mut config = config(&text);
-    config.positive.insert(0, PositiveControl::Resolver);
+    config.positive.insert(0, (Transport::Tcp, PositiveControl::Resolver));
     assert_eq!(super::plan(&config, &SYSTEM, "").positive, ["127.0.0.7:5353".parse().unwrap(), SYSTEM[0]]);
 }
 
@@ -351,6 +373,7 @@ fn any_target() -> impl Strategy<Value = Target> {
         ]
     };
     let port = (1u16..5, 1u16.., prop::option::of(1u16..)).prop_map(|(port, target_port, node_port)| Port {
+        transport: Transport::Tcp,
         port,
         target_port,
         node_port,
@@ -430,14 +453,14 @@ proptest! {
                     };
                     let holds = |check: &&Check| matches!(
                         &check.question,
-                        Question::Tcp { kind: k, addresses, port: p } if (*k, *p) == (kind, at) && addresses.contains(&address)
+                        Question::Reach { kind: k, addresses, port: p, .. } if (*k, *p) == (kind, at) && addresses.contains(&address)
                     );
                     let of: Vec<&Check> = boundary.checks.iter().filter(is_of).collect();
                     prop_assert!(of.len() == 1 && holds(&of[0]), "{label} via {via} {address:?}: {of:?}");
                 }
             }
             let planned: usize = boundary.checks.iter().map(|c| match &c.question {
-                Question::Tcp { addresses, .. } => addresses.len(),
+                Question::Reach { addresses, .. } => addresses.len(),
                 Question::Dns { .. } => 0,
             }).sum();
             prop_assert_eq!(planned, expected);

@@ -25,9 +25,9 @@ use nix::libc;
 use tokio::time::Instant;
 
 pub use classify::{classify, extended_errors, soa_owner};
-pub use message::Question;
 #[doc(hidden)]
 pub use message::read_any;
+pub use message::{Question, packet as query_packet};
 pub use namespace_oracle::NamespaceOracle;
 pub use pod_oracle::PodOracle;
 pub use reverse_sweep::{Ranges, ReverseSweep};

@@ -1,40 +1,29 @@
 //! One TCP connect and what it showed, ICMP detail included.
 
 use std::{
-    io::IoSliceMut,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::{AsRawFd, RawFd},
+    net::SocketAddr,
+    os::fd::AsRawFd,
     time::{Duration, Instant},
 };
 
-use nix::{
-    cmsg_space,
-    errno::Errno,
-    libc,
-    sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg},
-};
+use nix::libc;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+use super::{
+    Reach,
+    icmp::{self, micros},
+};
 use crate::{
     model::Family,
     observation::{Icmp, TcpOutcome, TcpSeen},
     vantage::Vantage,
 };
 
-/// How connects are made.
-#[derive(Clone, Copy, Debug)]
-pub struct Connect {
-    /// Time for one connect.
-    pub timeout: Duration,
-    /// The kernel gives ICMP detail: without it an RST cannot be told from an ICMP error.
-    pub icmp_evidence: bool,
-}
-
 /// Connects once and closes with RST, so that neither end keeps TIME_WAIT. Never fails: local errors are an outcome.
 ///
 /// Borrows all it can: with thousands in flight the size of this future counts.
-pub async fn connect(vantage: &dyn Vantage, peer: &SocketAddr, how: &Connect) -> TcpSeen {
+pub async fn connect(vantage: &dyn Vantage, peer: &SocketAddr, how: &Reach) -> TcpSeen {
     let started = Instant::now();
     let socket = match vantage.tcp(*peer) {
         Ok(socket) => socket,
@@ -68,7 +57,7 @@ pub async fn connect(vantage: &dyn Vantage, peer: &SocketAddr, how: &Connect) ->
         return open(&stream, started);
     }
     // The queue must be read before the descriptor is closed.
-    let icmp = queued_icmp(stream.as_raw_fd());
+    let icmp = icmp::queued(stream.as_raw_fd());
     TcpSeen {
         outcome: match (errno, icmp) {
             (None, None) if !timed_out => TcpOutcome::Error,
@@ -87,10 +76,6 @@ fn open<'a>(socket: impl Into<SockRef<'a>>, started: Instant) -> TcpSeen {
     TcpSeen { outcome: TcpOutcome::Open, icmp: None, errno: None, elapsed_us }
 }
 
-fn micros(started: Instant) -> u32 {
-    u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX)
-}
-
 /// What connect(2) itself returned: mostly the own routing table, and loopback's RST.
 fn at_once(errno: Option<i32>, icmp_evidence: bool) -> TcpSeen {
     let outcome = match errno {
@@ -107,11 +92,7 @@ fn at_once(errno: Option<i32>, icmp_evidence: bool) -> TcpSeen {
 /// Source: measured on Linux 6.18 for every ICMP type; see the lab's scenarios.
 fn classify(errno: Option<i32>, icmp: Option<Icmp>, family: Family, icmp_evidence: bool) -> TcpOutcome {
     if let Some(icmp) = icmp {
-        let rejected = match family {
-            Family::V4 => icmp.kind == 3 && matches!(icmp.code, 2 | 3 | 9 | 10 | 13),
-            Family::V6 => icmp.kind == 1 && matches!(icmp.code, 1 | 4 | 5 | 6),
-        };
-        return if rejected { TcpOutcome::Rejected } else { TcpOutcome::Unreachable };
+        return icmp.outcome(family);
     }
     match errno {
         None | Some(libc::ETIMEDOUT) => TcpOutcome::Filtered,
@@ -125,35 +106,6 @@ fn classify(errno: Option<i32>, icmp: Option<Icmp>, family: Family, icmp_evidenc
         }
         Some(_) => TcpOutcome::Error,
     }
-}
-
-fn queued_icmp(descriptor: RawFd) -> Option<Icmp> {
-    let mut data = [0u8; 64];
-    let mut iov = [IoSliceMut::new(&mut data)];
-    let mut space = cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
-    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
-    let message = loop {
-        match recvmsg::<SockaddrStorage>(descriptor, &mut iov, Some(&mut space), flags) {
-            Ok(message) => break message,
-            Err(Errno::EINTR) => {}
-            Err(_) => return None,
-        }
-    };
-    message.cmsgs().ok()?.find_map(|control| match control {
-        ControlMessageOwned::Ipv4RecvErr(error, offender) if error.ee_origin == libc::SO_EE_ORIGIN_ICMP => Some(Icmp {
-            kind: error.ee_type,
-            code: error.ee_code,
-            offender: offender.map(|a| IpAddr::V4(Ipv4Addr::from(u32::from_be(a.sin_addr.s_addr)))),
-        }),
-        ControlMessageOwned::Ipv6RecvErr(error, offender) if error.ee_origin == libc::SO_EE_ORIGIN_ICMP6 => {
-            Some(Icmp {
-                kind: error.ee_type,
-                code: error.ee_code,
-                offender: offender.map(|a| IpAddr::V6(Ipv6Addr::from(a.sin6_addr.s6_addr))),
-            })
-        }
-        _ => None,
-    })
 }
 
 #[cfg(test)]

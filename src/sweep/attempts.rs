@@ -14,10 +14,10 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use super::Witness;
 use crate::{
-    model::{AddressKind, Family},
+    model::{AddressKind, Family, Transport},
     observation::{AddressSeen, TcpOutcome, TcpSeen, WitnessSeen},
     pace::Pace,
-    probe::tcp::{Connect, connect},
+    probe::{Reach, reach},
     vantage::Vantage,
 };
 
@@ -26,6 +26,7 @@ use crate::{
 pub(super) struct Job {
     /// Index of the check.
     pub check: usize,
+    pub transport: Transport,
     pub address: SocketAddr,
     pub kind: AddressKind,
     /// See [`AddressSeen::listed`].
@@ -73,7 +74,7 @@ pub(super) struct Attempts {
     pub own: Arc<dyn Vantage>,
     pub witness: Option<Witness>,
     pub attempts: u32,
-    pub connect: Connect,
+    pub reach: Reach,
     pub spacing: Duration,
     pub pace: Arc<Pace>,
     pub in_flight: Arc<Semaphore>,
@@ -138,7 +139,7 @@ impl Attempts {
         let mut vouched = match witness {
             None => None,
             Some(witness) => {
-                let before = connect(&*witness.vantage, &job.address, &self.connect).await;
+                let before = reach(job.transport, &*witness.vantage, &job.address, &self.reach).await;
                 Some(Box::new(WitnessSeen { name: witness.name.clone(), before, after: None }))
             }
         };
@@ -149,7 +150,7 @@ impl Attempts {
                 tokio::time::sleep(self.spacing).await;
                 self.pace.turn().await;
             }
-            seen.push(connect(&*self.own, &job.address, &self.connect).await);
+            seen.push(reach(job.transport, &*self.own, &job.address, &self.reach).await);
             if seen[attempt as usize].outcome == TcpOutcome::Open {
                 break;
             }
@@ -158,7 +159,7 @@ impl Attempts {
         let open = seen.last().is_some_and(|s| s.outcome == TcpOutcome::Open);
         if let (Some(vouched), Some(witness), false) = (&mut vouched, witness, open) {
             self.pace.turn().await;
-            vouched.after = Some(connect(&*witness.vantage, &job.address, &self.connect).await);
+            vouched.after = Some(reach(job.transport, &*witness.vantage, &job.address, &self.reach).await);
         }
         AddressSeen {
             address: Some(job.address),
@@ -182,6 +183,7 @@ mod tests {
     fn pinned_first_and_ports_of_one_address_apart() {
         let job = |address: &str, pinned| Job {
             check: 0,
+            transport: Transport::Tcp,
             address: address.parse().unwrap(),
             kind: AddressKind::Endpoint,
             listed: true,
@@ -220,7 +222,7 @@ mod tests {
                 own: Arc::new(Counting::default()),
                 witness: Some(Witness { name: "w".into(), vantage: vantage.clone() }),
                 attempts: 1,
-                connect: Connect { timeout: Duration::from_secs(2), icmp_evidence: true },
+                reach: Reach { timeout: Duration::from_secs(2), icmp_evidence: true },
                 spacing: Duration::ZERO,
                 pace: Arc::new(Pace::per_second(1000)),
                 in_flight: Arc::new(Semaphore::new(1)),
@@ -228,7 +230,9 @@ mod tests {
                 done,
             };
             let address = "127.0.0.1:1".parse().unwrap();
-            let seen = attempts.run(&Job { check: 0, address, kind, listed: true, pinned: false }).await;
+            let seen = attempts
+                .run(&Job { check: 0, transport: Transport::Tcp, address, kind, listed: true, pinned: false })
+                .await;
             assert_eq!(vantage.0.load(Ordering::Relaxed), asked, "{kind}");
             assert_eq!(seen.witness.is_some(), asked > 0, "{kind}");
         }

@@ -8,19 +8,20 @@ use tokio_util::sync::CancellationToken;
 use super::{Sweeper, Witness};
 use crate::{
     ledger::ControlState,
-    model::{Family, Identity},
+    model::{Family, Identity, Transport},
     observation::{ControlRound, ControlSeen, TcpOutcome},
     plan::{CONTROL_CONNECTS, CONTROLS_EVERY, Check, Question},
-    probe::tcp::{Connect, connect},
+    probe::{Reach, reach},
     vantage::Vantage,
     verdict::Controls,
 };
 
-/// The rounds of one sweep.
+/// The rounds of one sweep over one transport.
 pub(super) struct Rounds {
+    transport: Transport,
     vantage: Arc<dyn Vantage>,
     witness_vantage: Option<Witness>,
-    connect: Connect,
+    reach: Reach,
     positive: Vec<SocketAddr>,
     negative: Vec<SocketAddr>,
     /// Rounds of the own vantage.
@@ -31,24 +32,37 @@ pub(super) struct Rounds {
 
 impl Rounds {
     /// Chooses the controls: at least [`CONTROL_CONNECTS`] a family and round, spread over that family's addresses.
-    pub fn new(sweeper: &Sweeper, how: Connect, witness: Option<Witness>, tcp: &[&Check]) -> Self {
+    pub fn new(
+        sweeper: &Sweeper,
+        transport: Transport,
+        reach: Reach,
+        witness: Option<Witness>,
+        checks: &[&Check],
+    ) -> Self {
+        // What nobody asks over needs no control.
+        let is_used = checks.iter().any(|check| check.question.transport() == Some(transport));
+        let known: &[SocketAddr] = match transport {
+            _ if !is_used => &[],
+            Transport::Tcp => &sweeper.plan.positive,
+            Transport::Udp => &sweeper.plan.positive_udp,
+        };
         let mut positive = Vec::new();
         for family in Family::ALL {
-            let of_family: Vec<SocketAddr> =
-                sweeper.plan.positive.iter().copied().filter(|p| Family::of(p.ip()) == *family).collect();
+            let of_family: Vec<SocketAddr> = known.iter().copied().filter(|p| Family::of(p.ip()) == *family).collect();
             let count = if of_family.is_empty() { 0 } else { CONTROL_CONNECTS.max(of_family.len()) };
             positive.extend(of_family.iter().cycle().take(count));
         }
         let asked = |port: u16| {
-            tcp.iter().any(|c| matches!(c.question, Question::Tcp { port: p, .. } if p == port))
-                || sweeper.plan.positive.iter().any(|p| p.port() == port)
+            let asks = |c: &&Check| matches!(c.question, Question::Reach { transport: over, port: of, .. } if (over, of) == (transport, port));
+            checks.iter().any(asks) || known.iter().any(|p| p.port() == port)
         };
         let negative = sweeper.plan.negative.iter();
         let negative = negative.flat_map(|n| n.ports.iter().map(|port| SocketAddr::new(n.address, *port)));
         Self {
+            transport,
             vantage: sweeper.own.clone(),
             witness_vantage: witness,
-            connect: how,
+            reach,
             positive,
             negative: negative.filter(|n| asked(n.port())).collect(),
             own: Vec::new(),
@@ -60,11 +74,11 @@ impl Rounds {
     pub async fn run(&mut self) {
         let started = Instant::now();
         let connects = |vantage: &Arc<dyn Vantage>, addresses: &[SocketAddr]| {
-            let how = self.connect;
+            let (transport, how) = (self.transport, self.reach);
             let addresses: Vec<_> = addresses.iter().copied().filter(|a| vantage.has(Family::of(a.ip()))).collect();
             join_all(addresses.into_iter().map(move |address| {
                 let vantage = vantage.clone();
-                async move { ControlSeen { address, seen: connect(&*vantage, &address, &how).await } }
+                async move { ControlSeen { address, seen: reach(transport, &*vantage, &address, &how).await } }
             }))
         };
         let (positive, negative) =
@@ -92,6 +106,10 @@ impl Rounds {
         let mut add = |kind, control: Arc<str>, ok| {
             states.push(ControlState { source: source.clone(), kind, control, ok });
         };
+        let over = match self.transport {
+            Transport::Tcp => "",
+            Transport::Udp => "/udp",
+        };
         let mut addresses: Vec<SocketAddr> = self.positive.clone();
         addresses.sort_unstable();
         addresses.dedup();
@@ -99,17 +117,17 @@ impl Rounds {
             let reached = |round: &ControlRound| {
                 round.positive.iter().any(|c| c.address == *address && c.seen.outcome == TcpOutcome::Open)
             };
-            add("positive", address.to_string().into(), !self.own.is_empty() && self.own.iter().all(reached));
+            add("positive", format!("{address}{over}").into(), !self.own.is_empty() && self.own.iter().all(reached));
         }
         for address in &self.negative {
             let quiet = |round: &ControlRound| {
                 round.negative.iter().all(|c| c.address != *address || c.seen.outcome != TcpOutcome::Open)
             };
-            add("negative", address.to_string().into(), self.own.iter().all(quiet));
+            add("negative", format!("{address}{over}").into(), self.own.iter().all(quiet));
         }
         for family in Family::ALL {
             if addresses.iter().any(|a| Family::of(a.ip()) == *family) {
-                add("loss", family.as_str().into(), !digested.is_lossy(*family));
+                add("loss", format!("{family}{over}").into(), !digested.is_lossy(*family));
             }
         }
         states

@@ -62,7 +62,7 @@ fn technique(kind: CheckKind, planned: &BoundaryPlan, config: &DnsConfig) -> Opt
             let most = u64::from(config.reverse_per_sweep);
             Box::new(ReverseSweep::new(zone, addresses(), &config.reverse_ranges, most))
         }
-        CheckKind::TcpConnect => return None,
+        CheckKind::TcpConnect | CheckKind::DnsQuery => return None,
     })
 }
 

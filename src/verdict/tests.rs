@@ -6,8 +6,8 @@ use proptest::{prelude::*, sample::select};
 
 use super::*;
 use crate::{
-    model::Verdict,
-    observation::{ControlSeen, Disclosed, Disclosures, Rotation, Round, Transport, TransportSeen},
+    model::{Transport, Verdict},
+    observation::{ControlSeen, Disclosed, Disclosures, Rotation, Round, TransportSeen},
 };
 
 /// The design's table, section 4. Columns: expectation, outcome, captured, vantage proven, lossy, kind, witness, the

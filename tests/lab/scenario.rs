@@ -302,7 +302,7 @@ fn key(result: &CheckResult) -> String {
 impl Expected {
     /// What is not as expected.
     fn differs(&self, result: &CheckResult, family: Family) -> Option<String> {
-        let Evidence::Tcp(addresses) = &result.evidence else { return Some("not a TCP check".into()) };
+        let Evidence::Reach(addresses) = &result.evidence else { return Some("not a TCP check".into()) };
         let attempts = || addresses.iter().flat_map(|(seen, _)| &seen.attempts);
         let words = (result.reason.verdict().as_str(), result.reason.as_str());
         let outcomes: BTreeSet<String> = attempts().map(|a| a.outcome.as_str().to_owned()).collect();

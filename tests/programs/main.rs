@@ -18,6 +18,7 @@ mod configuration;
 mod defences;
 mod demo;
 mod dns_properties;
+mod dns_targets;
 mod hostile_dns;
 mod hostile_tcp;
 mod http;

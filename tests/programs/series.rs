@@ -49,7 +49,7 @@ fn sweep(ledger: &Ledger, plan: &Plan, reasons: &[Reason]) {
                 id: check.id.clone(),
                 mode: check.mode,
                 reason: *next.next().unwrap(),
-                evidence: Evidence::Tcp([].into()),
+                evidence: Evidence::Reach([].into()),
                 judged: Instant::now(),
                 at: Timestamp::now(),
             })

@@ -21,7 +21,7 @@ pub struct Question {
 }
 
 /// The question as a datagram; none where the name cannot be written, which is not expected.
-pub(super) fn packet(id: u16, question: &Question) -> Option<Vec<u8>> {
+pub fn packet(id: u16, question: &Question) -> Option<Vec<u8>> {
     let mut message = Message::new(id, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
     message.add_query(Query::query(question.name.clone(), question.kind));

@@ -11,7 +11,8 @@ use super::{
     Answer, Known, List, Question, Reply, Settings, Technique, extended_errors, soa_owner, tcp::Tcp, udp::Udp,
 };
 use crate::{
-    observation::{ControlReply, Disclosures, DnsSeen, ReplyClass, Rotation, Round, Transport},
+    model::Transport,
+    observation::{ControlReply, Disclosures, DnsSeen, ReplyClass, Rotation, Round},
     pace::Pace,
     vantage::Vantage,
 };
