@@ -257,7 +257,7 @@ impl DnsSeen {
 
     /// When the last clean round over everything ended: the oldest of the lists'.
     pub fn covered(&self) -> Option<Timestamp> {
-        let each = self.lists.iter().map(|list| list.covered);
+        let each = self.lists.iter().filter(|list| list.total > 0).map(|list| list.covered);
         each.min_by_key(|covered| covered.unwrap_or(Timestamp::MIN)).flatten()
     }
 

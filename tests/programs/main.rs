@@ -27,4 +27,5 @@ mod model_dns;
 mod model_server;
 mod prometheus;
 mod series;
+mod slices;
 mod support;
