@@ -148,9 +148,22 @@ fn a_round_with_a_loss_is_no_round() {
     }
     // The broken round is over; it counts until the next one is.
     for _ in 0..3 {
-        assert_eq!(bench.sweep().0, Reason::ServerError);
+        let (reason, result) = bench.sweep();
+        assert_eq!((reason, seen(&result).covered()), (Reason::ServerError, None));
     }
     let (reason, result) = bench.sweep();
     assert_eq!(reason, Reason::NothingDisclosed);
     assert!(seen(&result).covered().is_some());
+}
+
+#[test]
+fn each_slice_has_other_addresses() {
+    let services = (0..64).map(|i| Service::cluster_ip("payments", &format!("s{i}"), &[&format!("127.96.0.{i}")]));
+    let kubernetes = Service::cluster_ip("default", "kubernetes", &["127.95.0.1"]).port("https", Protocol::Tcp, 443);
+    let inventory = services.fold(Inventory::new().service(kubernetes), Inventory::service);
+    let server = ClusterDns::new(Flavour::CoreDns114, inventory).with(open()).start(loopback());
+    let bench = Bench::new(&server);
+    for names in [20, 40, 60, 64] {
+        assert_eq!(seen(&bench.sweep().1).names()["payments"].len(), names);
+    }
 }
