@@ -307,13 +307,9 @@ impl<'a> Session<'a> {
         for transport in self.usable().filter(|t| used[*t as usize]) {
             for question in &questions {
                 let reply = self.ask(transport, question).await;
-                let over = &mut running.seen.over[transport as usize];
-                over.count_packets(&reply);
-                let found = reply.message.as_ref().is_some_and(|message| {
-                    let absent = &running.absent[transport as usize];
-                    running.technique.finds(&Answer { question, class: reply.class, message, absent })
-                });
-                over.self_check |= found;
+                running.seen.over[transport as usize].count_packets(&reply);
+                let found = running.finds(transport, question, &reply);
+                running.seen.over[transport as usize].self_check |= found;
                 if found && running.found.is_none() {
                     running.found = Some((transport, question.clone()));
                 }
@@ -441,7 +437,8 @@ impl<'a> Session<'a> {
             if let Some((transport, question)) = known {
                 let reply = self.ask(transport, &question).await;
                 running.seen.over[transport as usize].count_packets(&reply);
-                running.seen.unsteady += u32::from(is_answer(reply.class) && reply.class != ReplyClass::Answered);
+                let lost_sight = is_answer(reply.class) && !running.finds(transport, &question, &reply);
+                running.seen.unsteady += u32::from(lost_sight);
             }
             running.seen.beside = round.disclosed;
         }
@@ -486,6 +483,14 @@ impl Running<'_> {
             *self.seen.extended_errors.entry(code).or_default() += 1;
         }
         self.read(transport, question, reply, &mut round.disclosed);
+    }
+
+    /// True when a reply to a known question shows that the technique works.
+    fn finds(&self, transport: Transport, question: &Question, reply: &Reply) -> bool {
+        reply.message.as_ref().is_some_and(|message| {
+            let absent = &self.absent[transport as usize];
+            self.technique.finds(&Answer { question, class: reply.class, message, absent })
+        })
     }
 
     fn read(&self, transport: Transport, question: &Question, reply: &Reply, told: &mut Disclosures) {
