@@ -465,7 +465,8 @@ impl Running<'_> {
         match reply.class {
             class if !is_answer(class) => round.lost += 1,
             ReplyClass::Servfail | ReplyClass::Malformed => round.broken += 1,
-            ReplyClass::Refused | ReplyClass::Blocked if question.kind != RecordType::AXFR => {
+            // What is cut is empty for want of room.
+            ReplyClass::Refused | ReplyClass::Blocked if question.kind != RecordType::AXFR && !reply.is_cut() => {
                 self.first_denied.get_or_insert_with(Instant::now);
                 if self.denied.len() < MOST_ASKED_AGAIN {
                     self.denied.push((transport, question.clone(), reply.class));
