@@ -17,7 +17,7 @@ const REVERSE_ZONE: Told<'_> = (
     "disclosed",
     &[
         "kubernetes.default.svc",
-        "web.storefront.svc",
+        "web-*.storefront.svc",
         "OWN.storefront.pod",
         "any.any.svc",
         "ledger-*.payments.svc",

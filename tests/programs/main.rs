@@ -11,6 +11,7 @@
 
 mod agent;
 mod bind9;
+mod caches;
 mod check;
 mod configuration;
 mod demo;

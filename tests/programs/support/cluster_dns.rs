@@ -12,24 +12,21 @@ use tempfile::TempDir;
 
 use super::{SOON, as_plain_user, directory, loopback, process::Process, wait_for};
 
-/// Services of the protected namespace: more than an answer over UDP can tell.
+/// Services of each namespace: more than an answer over UDP can tell.
 pub const SERVICES: usize = 40;
 
-/// What everybody may know. The agent's own pod is its client's address.
 const HEAD: &str = "$TTL 30
 @ IN SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 30
 @ IN NS ns.dns.cluster.local.
 ";
+
+/// What everybody may know, beside the services of the agent's own namespace.
 const FORWARD: &str = "ns.dns IN A 127.0.0.1
 kubernetes.default.svc IN A 127.96.0.1
 kubernetes.default.svc IN SRV 0 100 443 kubernetes.default.svc
-web.storefront.svc IN A 127.96.0.2
-web.storefront.svc IN SRV 0 100 80 web.storefront.svc
 any.any.svc IN SRV 0 100 443 kubernetes.default.svc
-any.any.svc IN SRV 0 100 80 web.storefront.svc
 ";
 const REVERSE: &str = "1.0.96 IN PTR kubernetes.default.svc.cluster.local.
-2.0.96 IN PTR web.storefront.svc.cluster.local.
 ";
 
 /// The protected namespace: its services, and a pod behind one of them.
@@ -105,29 +102,34 @@ response-policy {{ zone rpz; }} recursive-only no qname-wait-recurse no;\n",
 }
 
 fn forward_zone(records: Records, client: Ipv4Addr) -> String {
-    let service = |i| {
-        format!(
-            "ledger-{i:02}.payments.svc IN A 127.96.1.{i}
-ledger-{i:02}.payments.svc IN SRV 0 100 5432 ledger-{i:02}.payments.svc
-any.any.svc IN SRV 0 100 5432 ledger-{i:02}.payments.svc
-"
-        )
-    };
     let own_pod = format!("{}.storefront.pod IN A {client}\n", dashed(client));
-    let shared = format!("{HEAD}{FORWARD}{own_pod}");
+    let shared = format!("{HEAD}{FORWARD}{own_pod}{}", services(|i| forward("web", i, "storefront", 2)));
     match records {
         Records::WithoutPayments => shared,
-        Records::All => shared + POD + &(1..=SERVICES).map(service).collect::<String>(),
+        Records::All => shared + POD + &services(|i| forward("ledger", i, "payments", 1)),
     }
 }
 
 fn reverse_zone(records: Records) -> String {
-    let shared = format!("{HEAD}{REVERSE}");
-    let service = |i| format!("{i}.1.96 IN PTR ledger-{i:02}.payments.svc.cluster.local.\n");
+    let shared = format!("{HEAD}{REVERSE}{}", services(|i| reverse("web", i, "storefront", 2)));
     match records {
         Records::WithoutPayments => shared,
-        Records::All => shared + POD_REVERSE + &(1..=SERVICES).map(service).collect::<String>(),
+        Records::All => shared + POD_REVERSE + &services(|i| reverse("ledger", i, "payments", 1)),
     }
+}
+
+fn services(each: impl Fn(usize) -> String) -> String {
+    (1..=SERVICES).map(each).collect()
+}
+
+/// A service, listed by the wildcard as well: so did CoreDNS up to 1.8.
+fn forward(service: &str, i: usize, namespace: &str, net: u8) -> String {
+    let name = format!("{service}-{i:02}.{namespace}.svc");
+    format!("{name} IN A 127.96.{net}.{i}\n{name} IN SRV 0 100 5432 {name}\nany.any.svc IN SRV 0 100 5432 {name}\n")
+}
+
+fn reverse(service: &str, i: usize, namespace: &str, net: u8) -> String {
+    format!("{i}.{net}.96 IN PTR {service}-{i:02}.{namespace}.svc.cluster.local.\n")
 }
 
 pub fn dashed(address: Ipv4Addr) -> String {

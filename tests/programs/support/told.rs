@@ -42,14 +42,15 @@ dns:
 const TECHNIQUES: [&str; 6] =
     ["srv-wildcard", "reverse-sweep", "zone-transfer", "service-lookup", "namespace-oracle", "pod-oracle"];
 
-/// What a technique says: its reason, and the names that it was told, without the zone. `ledger-*` are all services,
-/// `OWN` is the agent's own address.
+/// What a technique says: its reason, and the names that it was told, without the zone. `*` is each number of a
+/// service, `OWN` is the agent's own address.
 pub type Told<'a> = (&'a str, &'a [&'a str]);
 
 pub const NOTHING: Told<'_> = ("nothing-disclosed", &[]);
 pub const UNKNOWN: Told<'_> = ("no-self-check", &[]);
+pub const FAILED: Told<'_> = ("control-failed", &[]);
 pub const WILDCARD: Told<'_> =
-    ("disclosed", &["kubernetes.default.svc", "web.storefront.svc", "ledger-*.payments.svc"]);
+    ("disclosed", &["kubernetes.default.svc", "web-*.storefront.svc", "ledger-*.payments.svc"]);
 pub const REVERSE: Told<'_> = ("disclosed", &["ledger-07.payments.svc", "127-97-0-5.ledger-07.payments.svc"]);
 pub const LOOKUP: Told<'_> = ("disclosed", &["ledger-07.payments.svc"]);
 pub const NAMESPACE: Told<'_> = ("disclosed", &["payments.svc", "payments.pod"]);
@@ -59,7 +60,7 @@ pub const ZONES: Told<'_> = (
     "disclosed",
     &[
         "kubernetes.default.svc",
-        "web.storefront.svc",
+        "web-*.storefront.svc",
         "OWN.storefront.pod",
         "any.any.svc",
         "ledger-*.payments.svc",
@@ -68,9 +69,9 @@ pub const ZONES: Told<'_> = (
     ],
 );
 /// A client's wildcard and transfer list what it may know.
-pub const MAY_KNOW: Told<'_> = ("nothing-disclosed", &["kubernetes.default.svc", "web.storefront.svc"]);
+pub const MAY_KNOW: Told<'_> = ("nothing-disclosed", &["kubernetes.default.svc", "web-*.storefront.svc"]);
 pub const MAY_TRANSFER: Told<'_> =
-    ("nothing-disclosed", &["kubernetes.default.svc", "web.storefront.svc", "OWN.storefront.pod", "any.any.svc"]);
+    ("nothing-disclosed", &["kubernetes.default.svc", "web-*.storefront.svc", "OWN.storefront.pod", "any.any.svc"]);
 /// What nobody is told who must not know: the whole of a proof.
 pub const SPLIT: [Told<'_>; 6] = [MAY_KNOW, NOTHING, MAY_TRANSFER, NOTHING, NOTHING, NOTHING];
 
@@ -112,8 +113,8 @@ fn assert_told(case: &str, report: &Value, source: Ipv4Addr, expected: [Told<'_>
 }
 
 fn spell_out(name: &str, source: Ipv4Addr) -> Vec<String> {
-    match name.strip_prefix("ledger-*") {
-        Some(rest) => (1..=SERVICES).map(|i| format!("ledger-{i:02}{rest}")).collect(),
+    match name.split_once('*') {
+        Some((before, after)) => (1..=SERVICES).map(|i| format!("{before}{i:02}{after}")).collect(),
         None => vec![name.replace("OWN", &dashed(source))],
     }
 }
