@@ -11,6 +11,7 @@
 
 mod agent;
 mod bind9;
+mod caches;
 mod check;
 #[path = "../support/cluster_dns.rs"]
 mod cluster_dns;

@@ -1,9 +1,11 @@
 //! What all subjects share: processes that die with their test, deadlines, loopback addresses, segprobe itself.
 
+pub mod cluster_dns;
 pub mod dns;
 pub mod http;
 pub mod metrics;
 pub mod process;
+pub mod told;
 
 use std::{
     io::Write,

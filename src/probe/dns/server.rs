@@ -120,8 +120,8 @@ struct Running<'t> {
     technique: &'t dyn Technique,
     seen: DnsSeen,
     absent: [HashSet<Question>; 2],
-    /// A known question that was found, over what, and how it was answered.
-    found: Option<(Transport, Question, ReplyClass)>,
+    /// A known question that was found, and over what.
+    found: Option<(Transport, Question)>,
     denied: Vec<(Transport, Question, ReplyClass)>,
     first_denied: Option<Instant>,
 }
@@ -315,15 +315,11 @@ impl<'a> Session<'a> {
         for transport in self.usable().filter(|t| used[*t as usize]) {
             let replies = self.ask_all(transport, &questions).await;
             for (question, reply) in questions.iter().zip(replies) {
-                let over = &mut running.seen.over[transport as usize];
-                over.count_packets(&reply);
-                let found = reply.message.as_ref().is_some_and(|message| {
-                    let absent = &running.absent[transport as usize];
-                    running.technique.finds(&Answer { question, class: reply.class, message, absent })
-                });
-                over.self_check |= found;
+                running.seen.over[transport as usize].count_packets(&reply);
+                let found = running.finds(transport, question, &reply);
+                running.seen.over[transport as usize].self_check |= found;
                 if found && running.found.is_none() {
-                    running.found = Some((transport, question.clone(), reply.class));
+                    running.found = Some((transport, question.clone()));
                 }
             }
         }
@@ -449,10 +445,11 @@ impl<'a> Session<'a> {
                 }
             }
             // What was found before is still found, or the denials say nothing.
-            if let Some((transport, question, class)) = known {
+            if let Some((transport, question)) = known {
                 let reply = self.ask(transport, &question).await;
                 running.seen.over[transport as usize].count_packets(&reply);
-                running.seen.unsteady += u32::from(is_answer(reply.class) && reply.class != class);
+                let lost_sight = is_answer(reply.class) && !running.finds(transport, &question, &reply);
+                running.seen.unsteady += u32::from(lost_sight);
             }
             running.seen.beside = round.disclosed;
         }
@@ -479,7 +476,8 @@ impl Running<'_> {
         match reply.class {
             class if !is_answer(class) => round.lost += 1,
             ReplyClass::Servfail | ReplyClass::Malformed => round.broken += 1,
-            ReplyClass::Refused | ReplyClass::Blocked if question.kind != RecordType::AXFR => {
+            // What is cut is empty for want of room.
+            ReplyClass::Refused | ReplyClass::Blocked if question.kind != RecordType::AXFR && !reply.is_cut() => {
                 self.first_denied.get_or_insert_with(Instant::now);
                 if self.denied.len() < MOST_ASKED_AGAIN {
                     self.denied.push((transport, question.clone(), reply.class));
@@ -497,6 +495,14 @@ impl Running<'_> {
             *self.seen.extended_errors.entry(code).or_default() += 1;
         }
         self.read(transport, question, reply, &mut round.disclosed);
+    }
+
+    /// True when a reply to a known question shows that the technique works.
+    fn finds(&self, transport: Transport, question: &Question, reply: &Reply) -> bool {
+        reply.message.as_ref().is_some_and(|message| {
+            let absent = &self.absent[transport as usize];
+            self.technique.finds(&Answer { question, class: reply.class, message, absent })
+        })
     }
 
     fn read(&self, transport: Transport, question: &Question, reply: &Reply, told: &mut Disclosures) {
