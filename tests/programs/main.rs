@@ -18,5 +18,6 @@ mod hostile_dns;
 mod hostile_tcp;
 mod http;
 mod prometheus;
+mod reverse_sweep;
 mod series;
 mod support;
