@@ -1,4 +1,4 @@
-//! Whole ranges: few sockets, no more questions at the same time than configured, none lost.
+//! Whole ranges: few sockets, no more questions at the same time than configured, none lost, and an end in time.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,7 +10,11 @@ use std::{
 use hickory_resolver::proto::op::Message;
 use serde_json::Value;
 
-use crate::support::{directory, dns::honest, find, loopback, segprobe, write_config};
+use crate::support::{
+    directory,
+    dns::{self, honest},
+    find, loopback, segprobe, write_config,
+};
 
 const ADDRESSES: usize = 4_096;
 const RANGE: &str = "127.96.0.0/20";
@@ -105,4 +109,18 @@ fn a_range_is_asked_from_few_sockets_and_nothing_is_lost() {
     assert_eq!(seen.times.len(), ADDRESSES);
     assert!(seen.times.values().all(|times| *times == 1), "nothing is asked twice");
     assert_eq!((seen.ports.len(), seen.most_at_once), (SOCKETS, IN_FLIGHT));
+}
+
+#[test]
+fn a_range_over_tcp_alone_ends_in_time_and_the_rest_is_the_next_sweeps() {
+    // So slow that the range takes a minute and more.
+    let slow: dns::Tcp = |query, stream| {
+        thread::sleep(Duration::from_millis(20));
+        dns::write(stream, &honest(query));
+    };
+    let server = dns::serve(|_, _| {}, Some(slow));
+    let evidence = sweep(server, "7s", "500ms");
+    assert_eq!(evidence["lost"], 0, "{evidence:#}");
+    let asked = evidence["asked"].as_u64().unwrap();
+    assert!((1..ADDRESSES as u64).contains(&asked), "{evidence:#}");
 }

@@ -16,7 +16,7 @@ use crate::{
     vantage::Vantage,
 };
 
-/// Questions that are asked over both transports go in groups of so many at most, so that a sweep can stop between them.
+/// Questions that are asked over TCP, one by one, go in groups of so many at most, so that a sweep can stop between them.
 const GROUP: u64 = 16;
 /// Denied questions of one technique that are asked again.
 const MOST_ASKED_AGAIN: usize = 64;
@@ -330,7 +330,8 @@ impl<'a> Session<'a> {
         };
         let mut left = list.most.min(rotation.total - rotation.round.asked);
         while left > 0 && Instant::now() < until {
-            let most = if list.over_tcp { left.min(group) } else { left };
+            let one_by_one = list.over_tcp || !self.usable[Transport::Udp as usize];
+            let most = if one_by_one { left.min(group) } else { left };
             let begun = self.group(running, list, rotation, most, until).await;
             if begun == 0 {
                 return;
@@ -373,8 +374,8 @@ impl<'a> Session<'a> {
             begun = most;
         }
         for offset in 0..begun {
-            let also = list.over_tcp || !over_udp || cut.contains(&offset);
-            let Some(question) = at(offset).filter(|_| over_tcp && also) else { continue };
+            let also = over_tcp && (list.over_tcp || !over_udp || cut.contains(&offset));
+            let Some(question) = also.then(|| at(offset)).flatten() else { continue };
             let reply = self.tcp.ask(&question).await;
             if reply.is_cut() {
                 cut.insert(offset);
