@@ -558,7 +558,7 @@ fn dns(c: &mut Checker<'_>, dns: &doc::Dns) -> Option<DnsConfig> {
         resolver: resolver?,
         timeout,
         attempts: c.number("dns.attempts", &dns.attempts, 1..=10),
-        queries_per_second: c.number("dns.queries_per_second", &dns.queries_per_second, 1..=10_000),
+        queries_per_second: c.number("dns.queries_per_second", &dns.queries_per_second, 1..=1_000_000),
         in_flight: c.number("dns.in_flight", &dns.in_flight, 1..=1_000),
         sockets: c.number("dns.sockets", &dns.sockets, 1..=16),
         ask_again,

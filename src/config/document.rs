@@ -300,7 +300,7 @@ pub struct Dns {
     pub timeout: Located<Span>,
     /// Attempts before a question counts as lost, 1 to 10.
     pub attempts: Located<u32>,
-    /// Queries a second to each server, 1 to 10000.
+    /// Queries a second to each server, 1 to 1000000.
     pub queries_per_second: Located<u32>,
     /// UDP questions to each server that wait for an answer at the same time, 1 to 1000.
     pub in_flight: Located<u32>,

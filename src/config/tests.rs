@@ -95,8 +95,8 @@ fn durations_and_numbers() {
             ("dns: {timeout: 50ms}\n", "f.yaml:4:16: dns.timeout: found 50ms, expected 100ms to 30s"),
             ("dns: {attempts: 0}\n", "f.yaml:4:17: dns.attempts: found 0, expected 1 to 10"),
             (
-                "dns: {queries_per_second: 10001}\n",
-                "f.yaml:4:27: dns.queries_per_second: found 10001, expected 1 to 10000",
+                "dns: {queries_per_second: 1000001}\n",
+                "f.yaml:4:27: dns.queries_per_second: found 1000001, expected 1 to 1000000",
             ),
             ("pace: {spacing: 0s}\ndns: {timeout: 100ms}\n", "good"),
         ],

@@ -482,7 +482,7 @@ proptest! {
     #[test]
     fn costs_are_sane_at_the_extremes(
         targets in any_targets(), attempts in 1u32..=10, in_flight in 1u32..=65_536, per_second in 1u32..=1_000_000,
-        seconds in 2u64..=7 * 24 * 3600, queries in 1u32..=10_000, many in 0usize..100,
+        seconds in 2u64..=7 * 24 * 3600, queries in 1u32..=1_000_000, many in 0usize..100,
     ) {
         let mut config = config(MANY);
         config.targets = targets;

@@ -27,6 +27,7 @@ mod model_defences;
 mod model_dns;
 mod model_server;
 mod prometheus;
+mod reverse_sweep;
 mod series;
 mod slices;
 mod support;

@@ -17,8 +17,8 @@ use crate::{
     vantage::Vantage,
 };
 
-/// Questions that are asked over both transports go in groups of so many at most, so that a sweep can stop between them.
-const GROUP: u64 = 16;
+/// Questions that are asked over TCP, one by one, go in groups of so many at most, so that a sweep can stop between them.
+const GROUP: usize = 16;
 /// Denied questions of one technique that are asked again.
 const MOST_ASKED_AGAIN: usize = 64;
 
@@ -327,14 +327,13 @@ impl<'a> Session<'a> {
 
     /// Asks as much of a list as its budget and the time allow.
     async fn list(&mut self, running: &mut Running<'_>, list: &List<'_>, rotation: &mut Rotation, until: Instant) {
-        let group = match u64::try_from(1_000 / self.server.pace.gap().as_millis().max(1)) {
-            // No more than what takes a second.
-            Ok(per_second) => per_second.clamp(1, GROUP),
-            Err(_) => GROUP,
-        };
+        // No more than what takes a second.
+        let per_second = u64::try_from(1_000 / self.server.pace.gap().as_millis().max(1)).unwrap_or(u64::MAX);
+        let group = per_second.clamp(1, GROUP as u64);
         let mut left = list.most.min(rotation.total - rotation.round.asked);
         while left > 0 && Instant::now() < until {
-            let most = if list.over_tcp { left.min(group) } else { left };
+            let one_by_one = list.over_tcp || !self.usable[Transport::Udp as usize];
+            let most = if one_by_one { left.min(group) } else { left };
             let begun = self.group(running, list, rotation, most, until).await;
             if begun == 0 {
                 return;
@@ -378,16 +377,24 @@ impl<'a> Session<'a> {
         }
         if over_tcp {
             let also = |offset: &u64| list.over_tcp || !over_udp || cut.contains(offset);
-            let questions: Vec<_> = (0..begun).filter(also).filter_map(|offset| Some((offset, at(offset)?))).collect();
-            let take = |offset, question: Question, reply: Reply| {
-                if reply.is_cut() {
-                    cut.insert(offset);
-                } else if reply.message.is_some() {
-                    cut.remove(&offset);
+            let offsets: Vec<u64> = (0..begun).filter(also).collect();
+            // In groups: who writes without reading may find the server doing the same.
+            for offsets in offsets.chunks(GROUP) {
+                let take = |offset, question: Question, reply: Reply| {
+                    if reply.is_cut() {
+                        cut.insert(offset);
+                    } else if reply.message.is_some() {
+                        cut.remove(&offset);
+                    }
+                    running.take(Transport::Tcp, &question, &reply, round);
+                };
+                let questions = offsets.iter().filter_map(|offset| Some((*offset, at(*offset)?)));
+                self.tcp.ask(questions.collect(), take).await;
+                // What was cut and is not fetched in time stays cut.
+                if Instant::now() >= until {
+                    break;
                 }
-                running.take(Transport::Tcp, &question, &reply, round);
-            };
-            self.tcp.ask(questions, take).await;
+            }
         }
         round.cut += u32::try_from(cut.len()).unwrap_or(u32::MAX);
         begun

@@ -75,10 +75,12 @@ impl<'a> Udp<'a> {
         F: FnMut(K, Question, Reply) + Send,
     {
         let work = Mutex::new(Work { fresh: questions, again: VecDeque::new(), take, until });
-        let window = self.settings.in_flight.div_ceil(self.lanes.len()).max(1);
         let mut lanes = std::mem::take(&mut self.lanes);
         let this = &*self;
-        join_all(lanes.iter_mut().map(|socket| Lane::new(this, &work, window).run(socket))).await;
+        let (each, rest) = (self.settings.in_flight / lanes.len(), self.settings.in_flight % lanes.len());
+        let windows = (0..lanes.len()).map(|lane| (each + usize::from(lane < rest)).max(1));
+        join_all(lanes.iter_mut().zip(windows).map(|(socket, window)| Lane::new(this, &work, window).run(socket)))
+            .await;
         self.lanes = lanes;
     }
 
