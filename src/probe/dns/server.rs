@@ -265,7 +265,7 @@ impl<'a> Session<'a> {
             running.seen.lists.push(rotation);
         }
         if !technique.zones().is_empty() {
-            let transfers = self.transfers(&mut running).await;
+            let transfers = self.transfers(&mut running, until).await;
             running.seen.lists.push(transfers);
         }
         running
@@ -387,7 +387,7 @@ impl<'a> Session<'a> {
         begun
     }
 
-    async fn transfers(&mut self, running: &mut Running<'_>) -> Rotation {
+    async fn transfers(&mut self, running: &mut Running<'_>, until: Instant) -> Rotation {
         let zones = running.technique.zones();
         let mut round = Round { asked: zones.len() as u64, ..Round::default() };
         for zone in zones {
@@ -396,7 +396,7 @@ impl<'a> Session<'a> {
             let told = &mut round.disclosed;
             let transferred = self
                 .tcp
-                .transfer(zone, |message| {
+                .transfer(zone, until, |message| {
                     let answer = Answer { question: &question, class: ReplyClass::Answered, message, absent: &absent };
                     technique.read(&answer, told);
                 })
