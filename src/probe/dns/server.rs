@@ -3,7 +3,10 @@
 
 use std::{collections::HashSet, net::SocketAddr};
 
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::{
+    op::ResponseCode,
+    rr::{Name, RData, RecordType},
+};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until};
 
@@ -196,7 +199,7 @@ impl<'a> Session<'a> {
         BOTH.into_iter().filter(move |transport| usable[*transport as usize])
     }
 
-    /// True when a service in a namespace that nobody has is answered: such a server answers everything, and its answers
+    /// True when there are records of a service in a namespace that nobody has: such a server answers everything, and its answers
     /// prove nothing.
     async fn is_captured(&mut self) -> bool {
         let Some(name) = super::below(self.server.zone, &format!("{0}.{0}.svc", self.nobody)) else { return false };
@@ -204,7 +207,8 @@ impl<'a> Session<'a> {
         for transport in self.usable() {
             for kind in [RecordType::A, RecordType::SRV] {
                 let reply = self.ask_shared(transport, &Question { name: name.clone(), kind }).await;
-                captured |= reply.class == ReplyClass::Answered;
+                // Whatever the rcode says, records tell.
+                captured |= reply.message.is_some_and(|message| !message.answers.is_empty());
             }
         }
         captured
@@ -282,7 +286,7 @@ impl<'a> Session<'a> {
                 let says_no = reply
                     .message
                     .as_ref()
-                    .is_some_and(|m| m.metadata.response_code == hickory_resolver::proto::op::ResponseCode::NXDomain);
+                    .is_some_and(|m| m.metadata.response_code == ResponseCode::NXDomain && m.answers.is_empty());
                 if says_no {
                     running.absent[transport as usize].insert(question.clone());
                 }
