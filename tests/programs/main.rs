@@ -18,6 +18,7 @@ mod configuration;
 mod demo;
 mod hostile_dns;
 mod hostile_tcp;
+mod hostile_zones;
 mod http;
 mod model_defences;
 mod model_dns;
