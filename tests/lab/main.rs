@@ -3,6 +3,9 @@
 // Everything here is a test, although no `#[test]` says so: a test may fail by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../support/cluster_dns.rs"]
+mod cluster_dns;
+mod dns;
 mod dynamic;
 mod engine;
 mod network;
@@ -34,7 +37,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    let trials = dynamic::trials().into_iter().chain(scenario_trials());
+    let trials = dynamic::trials().into_iter().chain(dns::trials()).chain(scenario_trials());
     let trials = trials.map(|trial| trial.with_ignored_flag(ready.is_err())).collect();
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(TRIALS_AT_ONCE);

@@ -22,6 +22,7 @@ mod dns_properties;
 mod dns_targets;
 mod hostile_dns;
 mod hostile_tcp;
+mod hostile_zones;
 mod http;
 mod model_defences;
 mod model_dns;

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use hickory_resolver::proto::rr::{Name, RecordType};
 
 use super::{Answer, Known, List, Question, Questions, Technique, add_name, below, fingerprint, whole};
-use crate::observation::{Disclosures, ReplyClass};
+use crate::observation::Disclosures;
 
 /// Addresses that no pod has (RFC 5737, RFC 3849).
 const NOBODYS: [&str; 2] = ["192.0.2.77", "2001:db8::77"];
@@ -71,8 +71,9 @@ impl Technique for PodOracle {
     /// A pod is told where its address is answered and one that nobody has is not; the namespace is told where nobody's
     /// address is answered in it and not elsewhere.
     fn read(&self, answer: &Answer<'_>, told: &mut Disclosures) {
-        let Answer { question, absent, .. } = *answer;
-        if answer.class != ReplyClass::Answered {
+        let Answer { question, message, absent, .. } = *answer;
+        // Whatever the rcode says, records tell.
+        if message.answers.is_empty() {
             return;
         }
         let namespace = question.name.base_name();

@@ -3,7 +3,10 @@
 
 use std::{collections::HashSet, net::SocketAddr};
 
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::{
+    op::ResponseCode,
+    rr::{Name, RData, RecordType},
+};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until};
 
@@ -203,8 +206,8 @@ impl<'a> Session<'a> {
         BOTH.into_iter().filter(move |transport| usable[*transport as usize])
     }
 
-    /// True when a service in a namespace that nobody has is answered: such a server answers everything, and its answers
-    /// prove nothing.
+    /// True when there are records of a service in a namespace that nobody has: such a server answers everything, and its
+    /// answers prove nothing.
     async fn is_captured(&mut self) -> bool {
         let Some(name) = super::below(self.server.zone, &format!("{0}.{0}.svc", self.nobody)) else { return false };
         let mut captured = false;
@@ -212,7 +215,8 @@ impl<'a> Session<'a> {
             let questions = [RecordType::A, RecordType::SRV].map(|kind| Question { name: name.clone(), kind });
             for reply in self.ask_all(transport, &questions).await {
                 self.shared[transport as usize].count(&reply);
-                captured |= reply.class == ReplyClass::Answered;
+                // Whatever the rcode says, records tell.
+                captured |= reply.message.is_some_and(|message| !message.answers.is_empty());
             }
         }
         captured
@@ -273,7 +277,7 @@ impl<'a> Session<'a> {
             running.seen.lists.push(rotation);
         }
         if !technique.zones().is_empty() {
-            let transfers = self.transfers(&mut running).await;
+            let transfers = self.transfers(&mut running, until).await;
             running.seen.lists.push(transfers);
         }
         running
@@ -290,7 +294,7 @@ impl<'a> Session<'a> {
                 let says_no = reply
                     .message
                     .as_ref()
-                    .is_some_and(|m| m.metadata.response_code == hickory_resolver::proto::op::ResponseCode::NXDomain);
+                    .is_some_and(|m| m.metadata.response_code == ResponseCode::NXDomain && m.answers.is_empty());
                 if says_no {
                     running.absent[transport as usize].insert(question.clone());
                 }
@@ -400,7 +404,7 @@ impl<'a> Session<'a> {
         begun
     }
 
-    async fn transfers(&mut self, running: &mut Running<'_>) -> Rotation {
+    async fn transfers(&mut self, running: &mut Running<'_>, until: Instant) -> Rotation {
         let zones = running.technique.zones();
         let mut round = Round { asked: zones.len() as u64, ..Round::default() };
         // Where nobody listens there is nobody to ask; the controls tell.
@@ -410,7 +414,7 @@ impl<'a> Session<'a> {
             let told = &mut round.disclosed;
             let transferred = self
                 .tcp
-                .transfer(zone, |message| {
+                .transfer(zone, until, |message| {
                     let answer = Answer { question: &question, class: ReplyClass::Answered, message, absent: &absent };
                     technique.read(&answer, told);
                 })

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr};
 
 use hickory_resolver::proto::{
     op::Message,
-    rr::{Name, RecordType},
+    rr::{Name, Record, RecordType},
 };
 use nix::libc;
 use tokio::{
@@ -140,17 +140,17 @@ impl<'a> Tcp<'a> {
     }
 
     /// Asks for a whole zone (AXFR, RFC 5936) on a connection of its own, and gives every message that carries records.
-    /// Each message has the time of one attempt; the whole has until the deadline.
-    pub async fn transfer(&mut self, zone: &Name, mut take: impl FnMut(&Message)) -> Transferred {
+    /// Each message has the time of one attempt; nothing is waited for after `until`.
+    pub async fn transfer(&mut self, zone: &Name, until: Instant, mut take: impl FnMut(&Message)) -> Transferred {
         let question = Question { name: zone.clone(), kind: RecordType::AXFR };
         let mut transferred = Transferred { class: ReplyClass::Silent, first: None, cut: false, sent: 0 };
         self.pace.turn().await;
-        if Instant::now() >= self.settings.deadline {
+        if Instant::now() >= until {
             return transferred;
         }
         transferred.sent = 1;
         let id = rand::random();
-        let patience = || (Instant::now() + self.settings.timeout).min(self.settings.deadline);
+        let patience = || (Instant::now() + self.settings.timeout).min(until);
         let begun = timeout_at(patience(), async {
             let mut stream = connect(self.vantage, self.server).await?;
             write(&mut stream, id, &question).await?;
@@ -164,7 +164,7 @@ impl<'a> Tcp<'a> {
             }
             Err(_) => return transferred,
         };
-        let (mut frame, mut octets, mut starts_of_authority) = (Vec::new(), 0, 0);
+        let (mut frame, mut octets, mut origin, mut starts_of_authority) = (Vec::new(), 0, None, 0);
         loop {
             let come = timeout_at(patience(), read_frame(&mut stream, &mut frame)).await;
             let message = match come {
@@ -188,9 +188,18 @@ impl<'a> Tcp<'a> {
             if !message.answers.is_empty() {
                 take(&message);
             }
-            starts_of_authority += message.answers.iter().filter(|r| r.record_type() == RecordType::SOA).count();
             transferred.cut |= message.metadata.truncation;
-            let class = classify(&self.zone, &question, &message);
+            // It begins and ends with the zone's SOA (RFC 5936 section 2.2).
+            let is_soa = |record: &&Record| record.record_type() == RecordType::SOA;
+            if transferred.first.is_none() {
+                origin = message.answers.first().filter(is_soa).map(|soa| soa.name.clone());
+            }
+            let of_zone = |soa: &&Record| origin.as_ref() == Some(&soa.name);
+            starts_of_authority += message.answers.iter().filter(is_soa).filter(of_zone).count();
+            let class = match classify(&self.zone, &question, &message) {
+                ReplyClass::Answered if origin.is_none() => ReplyClass::Malformed,
+                class => class,
+            };
             if transferred.first.is_none() {
                 transferred.class = class;
                 transferred.first = Some(message);

@@ -14,7 +14,6 @@ use std::{
 use futures_util::future::join_all;
 use hickory_resolver::proto::rr::Name;
 use tokio::{
-    io::Interest,
     net::UdpSocket,
     time::{Instant, sleep_until},
 };
@@ -27,6 +26,8 @@ use crate::{observation::ReplyClass, pace::Pace, vantage::Vantage};
 
 /// The largest datagram.
 const LARGEST: usize = 65_535;
+/// Datagrams taken in one go: whatever a server floods, time-outs end between two goes.
+const AT_ONCE: usize = 64;
 
 /// The lanes to one server.
 pub struct Udp<'a> {
@@ -239,21 +240,18 @@ where
         let Some(open) = socket.as_ref().filter(|_| !self.pending.is_empty()) else {
             return until.await;
         };
-        // Not poll_recv: readiness for errors also wakes for ICMP (tokio#8000).
-        let ready = tokio::select! {
-            ready = open.ready(Interest::READABLE | Interest::ERROR) => ready.map(|_| ()),
+        // Not try_recv, which does not look where the kernel has only an ICMP error to tell (tokio#8000).
+        let mut received = tokio::select! {
+            received = open.recv(&mut self.buffer) => received,
             () = until => return,
         };
-        if let Err(error) = ready {
-            return self.fail_all(socket, &error);
-        }
-        loop {
-            let Some(open) = socket.as_ref() else { return };
-            match open.try_recv(&mut self.buffer) {
+        for _ in 0..AT_ONCE {
+            match received {
                 Ok(length) => self.receive(length),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => return self.fail_all(socket, &error),
             }
+            received = open.try_recv(&mut self.buffer);
         }
     }
 

@@ -1,9 +1,10 @@
 //! DNS servers for tests: plain sockets, so that they can lie in every way, and one honest way to answer.
 
 use std::{
+    collections::HashSet,
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    sync::Arc,
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::{Arc, LazyLock, Mutex},
     thread,
 };
 
@@ -11,7 +12,7 @@ use hickory_resolver::proto::{
     op::{Message, ResponseCode},
     rr::{
         Name, RData, Record, RecordType,
-        rdata::{A, SOA, SRV},
+        rdata::{A, PTR, SOA, SRV},
     },
 };
 
@@ -36,35 +37,50 @@ impl Replier {
 
 /// Serves on an address of its own until the test run ends. Without `tcp` nobody listens there.
 pub fn serve(udp: Udp, tcp: Option<Tcp>) -> SocketAddr {
-    let socket = Arc::new(UdpSocket::bind((super::loopback(), 0)).unwrap());
-    let address = socket.local_addr().unwrap();
+    serve_over(Some(udp), tcp)
+}
+
+/// The same, for those who may have nobody at UDP.
+pub fn serve_over(udp: Option<Udp>, tcp: Option<Tcp>) -> SocketAddr {
+    let listener = TcpListener::bind((super::loopback(), 0)).unwrap();
+    let address = listener.local_addr().unwrap();
     if let Some(answer) = tcp {
-        let listener = TcpListener::bind(address).unwrap();
         thread::spawn(move || {
             for stream in listener.incoming() {
                 thread::spawn(move || serve_stream(stream.ok()?, answer));
             }
         });
     }
-    thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        loop {
-            let Ok((length, peer)) = socket.recv_from(&mut buffer) else { continue };
-            if let Ok(query) = Message::from_vec(&buffer[..length]) {
-                udp(&query, &Replier { socket: socket.clone(), peer });
+    if let Some(answer) = udp {
+        let socket = Arc::new(UdpSocket::bind(address).unwrap());
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            loop {
+                let Ok((length, peer)) = socket.recv_from(&mut buffer) else { continue };
+                if let Ok(query) = Message::from_vec(&buffer[..length]) {
+                    answer(&query, &Replier { socket: socket.clone(), peer });
+                }
             }
-        }
-    });
+        });
+    }
     address
 }
 
+/// One query after the other, until the client or the answer closes the connection.
 fn serve_stream(mut stream: TcpStream, answer: Tcp) -> Option<()> {
-    let mut length = [0; 2];
-    stream.read_exact(&mut length).ok()?;
-    let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
-    stream.read_exact(&mut query).ok()?;
-    answer(&Message::from_vec(&query).ok()?, &mut stream);
-    Some(())
+    loop {
+        let mut length = [0; 2];
+        stream.read_exact(&mut length).ok()?;
+        let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut query).ok()?;
+        answer(&Message::from_vec(&query).ok()?, &mut stream);
+    }
+}
+
+/// Closes the connection for both sides.
+pub fn close(stream: &TcpStream) {
+    // One who went away is no loss.
+    let _ = stream.shutdown(Shutdown::Both);
 }
 
 /// Writes a message with its length before it.
@@ -97,27 +113,56 @@ pub fn srv(query: &Message, target: Name) -> Record {
     Record::from_rdata(query.queries[0].name.clone(), 30, RData::SRV(SRV::new(0, 100, 5432, target)))
 }
 
-fn soa() -> Record {
+/// An A record of the name that was asked for.
+pub fn a(query: &Message, address: Ipv4Addr) -> Record {
+    Record::from_rdata(query.queries[0].name.clone(), 30, RData::A(A(address)))
+}
+
+/// A PTR record of the name that was asked for.
+pub fn ptr(query: &Message, target: Name) -> Record {
+    Record::from_rdata(query.queries[0].name.clone(), 30, RData::PTR(PTR(target)))
+}
+
+/// The SOA of the cluster's zone.
+pub fn soa() -> Record {
     let soa = SOA::new(name("ns.dns.cluster.local."), name("hostmaster.cluster.local."), 1, 7200, 1800, 86400, 30);
     Record::from_rdata(name("cluster.local."), 30, RData::SOA(soa))
 }
 
-/// A split server of `cluster.local`: it has a zone, `kubernetes.default`, and nothing else.
+/// The name that must not be told, and the address of its only pod.
+pub const SECRET: &str = "ledger.payments.svc.cluster.local.";
+pub const SECRET_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 99, 0, 40);
+
+const KNOWN: &str = "kubernetes.default.svc.cluster.local.";
+
+/// What is asked, in lower case, and its type.
+pub fn asked(query: &Message) -> (String, RecordType) {
+    (query.queries[0].name.to_ascii().to_ascii_lowercase(), query.queries[0].query_type)
+}
+
+/// A split server of `cluster.local`: it has `kubernetes.default`, its address, the pod of those who ask, and nothing of
+/// the protected namespace.
 pub fn honest(query: &Message) -> Vec<u8> {
+    let (name_asked, kind) = asked(query);
     let mut answer = empty(query);
-    let (asked, kind) = (query.queries[0].name.to_ascii().to_ascii_lowercase(), query.queries[0].query_type);
-    match (asked.as_str(), kind) {
-        ("cluster.local.", RecordType::SOA) => {
+    match (name_asked.strip_suffix("cluster.local.").unwrap_or(&name_asked), kind) {
+        (_, RecordType::AXFR) => answer.metadata.response_code = ResponseCode::Refused,
+        ("", RecordType::SOA) => {
             answer.add_answer(soa());
         }
-        ("kubernetes.default.svc.cluster.local.", RecordType::SRV) => {
-            answer.add_answer(srv(query, name("kubernetes.default.svc.cluster.local.")));
+        ("kubernetes.default.svc.", RecordType::SRV) => {
+            answer.add_answer(srv(query, name(KNOWN)));
         }
-        ("kubernetes.default.svc.cluster.local.", RecordType::A) => {
-            let address = RData::A(A(Ipv4Addr::new(127, 0, 0, 1)));
-            answer.add_answer(Record::from_rdata(query.queries[0].name.clone(), 30, address));
+        ("kubernetes.default.svc.", RecordType::A) => {
+            answer.add_answer(a(query, Ipv4Addr::new(127, 96, 0, 1)));
         }
-        ("kubernetes.default.svc.cluster.local.", _) => {
+        ("1.0.96.127.in-addr.arpa.", RecordType::PTR) => {
+            answer.add_answer(ptr(query, name(KNOWN)));
+        }
+        ("127-0-0-1.web.pod.", RecordType::A) => {
+            answer.add_answer(a(query, Ipv4Addr::LOCALHOST));
+        }
+        ("" | "svc." | "default.svc." | "default.pod." | "kubernetes.default.svc.", _) => {
             answer.add_authority(soa());
         }
         _ => {
@@ -128,8 +173,46 @@ pub fn honest(query: &Message) -> Vec<u8> {
     answer.to_vec().unwrap()
 }
 
-/// True for the questions of a technique: neither a control nor the self-check nor the name that nobody has.
+/// The same, but it tells the secret in every way there is.
+pub fn leaky(query: &Message) -> Vec<u8> {
+    let mut answer = empty(query);
+    let (name_asked, kind) = asked(query);
+    match (name_asked.as_str(), kind) {
+        ("cluster.local.", RecordType::AXFR) => {
+            let service = Record::from_rdata(name(SECRET), 30, RData::A(A(SECRET_ADDRESS)));
+            answer.add_answers([soa(), service, soa()]);
+        }
+        ("any.any.svc.cluster.local." | SECRET, RecordType::SRV) => {
+            answer.add_answer(srv(query, name(SECRET)));
+        }
+        (SECRET | "127-99-0-40.payments.pod.cluster.local.", RecordType::A) => {
+            answer.add_answer(a(query, SECRET_ADDRESS));
+        }
+        ("40.0.99.127.in-addr.arpa.", RecordType::PTR) => {
+            answer.add_answer(ptr(query, name(SECRET)));
+        }
+        ("payments.svc.cluster.local." | "payments.pod.cluster.local." | SECRET, _) => {
+            answer.add_authority(soa());
+        }
+        _ => return honest(query),
+    }
+    answer.to_vec().unwrap()
+}
+
+/// True for the questions of a technique: neither a control nor a self-check nor about what nobody has.
 pub fn is_technique(query: &Message) -> bool {
-    let asked = query.queries[0].name.to_ascii().to_ascii_lowercase();
-    asked.ends_with(".svc.cluster.local.") && !asked.starts_with("kubernetes.") && !asked.starts_with("segprobe-")
+    let (asked, kind) = asked(query);
+    let known = ["kubernetes.", "default.", "127-0-0-1.", "1.0.96.127."];
+    let nobodys = ["segprobe-", "192-0-2-77.", "2001-db8--77."];
+    kind != RecordType::SOA
+        && !known.iter().chain(&nobodys).any(|of| asked.starts_with(of))
+        && !asked.contains(".segprobe-")
+}
+
+/// Questions that came already.
+pub type Seen = LazyLock<Mutex<HashSet<(String, RecordType)>>>;
+
+/// True when this question was not asked before.
+pub fn is_first(seen: &Seen, query: &Message) -> bool {
+    seen.lock().unwrap().insert(asked(query))
 }
