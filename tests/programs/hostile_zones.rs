@@ -485,6 +485,7 @@ fn each_technique_says_what_is_right_of_each_server() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 
     what_is_told_is_counted_right(&report);
+    a_closed_connection_is_no_loss(&report);
     bounds_hold(&agent);
     nothing_hostile_comes_through(&agent);
 }
@@ -505,6 +506,14 @@ fn what_is_told_is_counted_right(report: &Value) {
     assert_eq!(all.as_array().unwrap().len(), SERVICES);
     for technique in ["reverse-sweep", "zone-transfer"] {
         assert_eq!(names(technique, "hostile-names")["payments"].as_array().unwrap().len(), 5, "{technique}");
+    }
+}
+
+/// A connection that was closed meanwhile says nothing of the question: it costs no attempt.
+fn a_closed_connection_is_no_loss(report: &Value) {
+    for technique in TECHNIQUES {
+        let over_tcp = &find(report, technique, "closes-after")["dns"]["tcp"];
+        assert_eq!(over_tcp["retried"], 0, "{technique}: {over_tcp}");
     }
 }
 
