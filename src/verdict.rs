@@ -227,6 +227,10 @@ impl Controls {
 pub fn judge_dns<'a>(seen: &DnsSeen, protected: impl IntoIterator<Item = &'a str>) -> Reason {
     let disclosed = protected.into_iter().any(|namespace| seen.discloses(namespace));
     let ways = seen.over.each_ref().map(|over| (way(over.control), over));
+    // Over what the technique asks the server speaks; or nobody listens there, and the server is alive elsewhere.
+    let used = || ways.iter().filter(|(_, over)| over.used).map(|(way, _)| *way);
+    let speaks = ways.iter().any(|(way, _)| *way == Way::Answers);
+    let measured = used().any(|way| way == Way::Answers) || (speaks && used().all(|way| way == Way::Closed));
     let sum = |of: fn(&Round) -> u32| seen.rounds().map(of).sum::<u32>();
     let proven = |(way, over): &(Way, &TransportSeen)| match way {
         _ if !over.used => true,
@@ -238,7 +242,7 @@ pub fn judge_dns<'a>(seen: &DnsSeen, protected: impl IntoIterator<Item = &'a str
         Reason::Captured
     } else if disclosed {
         Reason::Disclosed
-    } else if ways.iter().any(|(way, _)| *way == Way::Changed) || ways.iter().all(|(way, _)| *way != Way::Answers) {
+    } else if ways.iter().any(|(way, _)| *way == Way::Changed) || !measured {
         Reason::ControlFailed
     } else if sum(|round| round.lost) > 0 {
         Reason::LostQueries

@@ -601,7 +601,7 @@ fn a_closed_or_unused_transport_owes_no_proof() {
     seen.over[1].control = [ControlReply::NoListener; 2];
     assert_eq!(judge_dns(&seen, ["payments"]), Reason::NothingDisclosed);
     seen.over[1].control = [ControlReply::Failed; 2];
-    assert_eq!(judge_dns(&seen, ["payments"]), Reason::NoSelfCheck, "silence is no closed port");
+    assert_eq!(judge_dns(&seen, ["payments"]), Reason::ControlFailed, "silence is no closed port");
     seen.over[0].control = [ControlReply::NoListener; 2];
     assert_eq!(judge_dns(&seen, ["payments"]), Reason::ControlFailed);
 }

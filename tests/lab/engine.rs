@@ -51,7 +51,7 @@ pub const PORT: u16 = 5432;
 impl Knobs {
     pub fn yaml(&self) -> String {
         let Self { expect, interval, timeout, attempts, closed, target, ports, resolver, .. } = self;
-        let no_dns = if expect == "blocked" { "dns: {srv-wildcard: 'off', service-lookup: 'off'}" } else { "" };
+        let no_dns = if expect == "blocked" { "dns: off" } else { "" };
         let mut yaml = format!(
             "zones: {{low: {{namespaces: [web]}}, high: {{namespaces: [payments]}}}}\n\
              boundaries:\n\

@@ -99,14 +99,14 @@ const CASES: &[Case] = &[
     over_tcp(
         "cut-wrong-id",
         Some(|q, to| hostile_over_tcp(q, to, wrong_id)),
-        "server-error",
-        &[("blocked", ALL), ("malformed", ALL)],
+        "lost-queries",
+        &[("blocked", ALL), ("silent", ALL)],
     ),
     over_tcp(
         "cut-empty",
         Some(|q, to| hostile_over_tcp(q, to, |_| Vec::new())),
-        "server-error",
-        &[("blocked", ALL), ("malformed", ALL)],
+        "lost-queries",
+        &[("blocked", ALL), ("silent", ALL)],
     ),
     over_tcp(
         "cut-whole",

@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 const ADDRESSES: usize = 4_096;
-const RANGE: &str = "127.96.0.0/20";
+const RANGE: &str = "127.97.0.0/20";
 const IN_FLIGHT: usize = 100;
 const SOCKETS: usize = 16;
 
@@ -55,7 +55,7 @@ fn holds_back(socket: &UdpSocket) -> Seen {
         quiet = 0;
         let query = Message::from_vec(&buffer[..length]).unwrap();
         let asked = query.queries[0].name.to_ascii();
-        if asked.ends_with(".96.127.in-addr.arpa.") {
+        if asked.ends_with(".97.127.in-addr.arpa.") {
             seen.ports.insert(peer.port());
             *seen.times.entry(asked).or_default() += 1;
             held.push((honest(&query), peer));

@@ -46,9 +46,10 @@ pub fn directory() -> TempDir {
 /// A loopback address that no other test of this run uses, and hardly any other process.
 pub fn loopback() -> Ipv4Addr {
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    let [_, _, high, low] = std::process::id().to_be_bytes();
-    let next = u8::try_from(NEXT.fetch_add(1, Ordering::Relaxed)).expect("more than 255 addresses");
-    Ipv4Addr::new(127, 100 + high % 100, low, next)
+    let [.., run] = std::process::id().to_be_bytes();
+    let [_, wide, high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    assert_eq!(wide, 0, "more than 65,535 addresses");
+    Ipv4Addr::new(127, 100 + run % 100, high, low)
 }
 
 /// Listens on an address and port of its own; accepts nothing by itself, the kernel does.

@@ -433,11 +433,8 @@ impl<'a> Session<'a> {
     /// that looks into its cache before its rules, or that is overloaded, answers now.
     async fn ask_again(&mut self, running: &mut [Running<'_>]) {
         let Some(first) = running.iter().filter_map(|r| r.first_denied).min() else { return };
-        let at = first + self.server.settings.ask_again;
-        if at >= self.server.settings.deadline {
-            return;
-        }
-        sleep_until(at).await;
+        // In a short interval sooner than that, so that there is time for it.
+        sleep_until((first + self.server.settings.ask_again).min(self.server.settings.until)).await;
         self.udp.renew();
         self.tcp.renew();
         for running in running {

@@ -30,6 +30,8 @@ pub struct Tcp<'a> {
     settings: Settings,
     pace: &'a Pace,
     stream: Option<TcpStream>,
+    /// The server takes one question at a time.
+    one_by_one: bool,
 }
 
 /// A question under way.
@@ -38,6 +40,7 @@ struct Asked<K> {
     question: Question,
     id: u16,
     sent: u32,
+    attempts: u32,
     class: ReplyClass,
 }
 
@@ -57,7 +60,7 @@ pub struct Transferred {
 impl<'a> Tcp<'a> {
     /// Connects at the first question.
     pub fn new(vantage: &'a dyn Vantage, server: SocketAddr, zone: Name, settings: Settings, pace: &'a Pace) -> Self {
-        Self { vantage, server, zone, settings, pace, stream: None }
+        Self { vantage, server, zone, settings, pace, stream: None, one_by_one: false }
     }
 
     /// From now on another connection: another replica may answer.
@@ -68,19 +71,27 @@ impl<'a> Tcp<'a> {
     /// Asks questions, all on one connection at the same time (RFC 7766 section 6.2.1.1), and gives the reply to each.
     /// Never fails: what went wrong is a reply's class.
     pub async fn ask<K>(&mut self, questions: Vec<(K, Question)>, mut take: impl FnMut(K, Question, Reply)) {
-        let begin = |(key, question)| Asked { key, question, id: 0, sent: 0, class: ReplyClass::Silent };
+        let begin = |(key, question)| Asked { key, question, id: 0, sent: 0, attempts: 0, class: ReplyClass::Silent };
         let mut waiting: Vec<Asked<K>> = questions.into_iter().map(begin).collect();
-        let mut attempt = 0;
-        while attempt < self.settings.attempts && !waiting.is_empty() && Instant::now() < self.settings.deadline {
-            let before = waiting.len();
-            let kept = self.stream.is_some();
-            let Some(failed) = self.attempt(&mut waiting, &mut take).await else { break };
-            let timed_out = failed.kind() == io::ErrorKind::TimedOut;
-            // A server may close a connection that it kept, or after so many answers; that says nothing of the questions.
-            let closed = !timed_out && (kept || waiting.len() < before);
-            attempt += u32::from(!closed);
-            waiting.iter_mut().for_each(|asked| asked.class = failure(&failed));
+        while !waiting.is_empty() && Instant::now() < self.settings.deadline {
+            let at_once = if self.one_by_one { 1 } else { waiting.len() };
+            let mut now: Vec<Asked<K>> = waiting.drain(..at_once).collect();
+            let (kept, several) = (self.stream.is_some(), at_once > 1);
+            let Some(failed) = self.attempt(&mut now, &mut take).await else { continue };
             self.stream = None;
+            // A server may close a connection that it kept, or on which it was asked more than it likes; that says nothing
+            // of the questions.
+            let closed = failed.kind() != io::ErrorKind::TimedOut;
+            self.one_by_one |= closed && several;
+            let class = failure(&failed);
+            for asked in &mut now {
+                (asked.class, asked.attempts) = (class, asked.attempts + u32::from(!closed || !(kept || several)));
+            }
+            let lost = now.extract_if(.., |asked| asked.attempts >= self.settings.attempts);
+            lost.for_each(|Asked { key, question, sent, .. }| {
+                take(key, question, Reply { class, message: None, sent });
+            });
+            waiting.splice(..0, now);
         }
         for Asked { key, question, sent, class, .. } in waiting {
             take(key, question, Reply { class, message: None, sent });
