@@ -513,7 +513,9 @@ fn what_is_told_is_counted_right(report: &Value) {
 fn a_closed_connection_is_no_loss(report: &Value) {
     for technique in TECHNIQUES {
         let over_tcp = &find(report, technique, "closes-after")["dns"]["tcp"];
-        assert_eq!(over_tcp["retried"], 0, "{technique}: {over_tcp}");
+        assert_eq!(over_tcp["replies"]["silent"], Value::Null, "{technique}: {over_tcp}");
+        // Asked all at once in the beginning, and then one by one on connections of their own.
+        assert!(over_tcp["retried"].as_u64().unwrap() <= 16, "{technique}: {over_tcp}");
     }
 }
 

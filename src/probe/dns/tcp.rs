@@ -77,8 +77,11 @@ impl<'a> Tcp<'a> {
             let at_once = if self.one_by_one { 1 } else { waiting.len() };
             let mut now: Vec<Asked<K>> = waiting.drain(..at_once).collect();
             let (kept, several) = (self.stream.is_some(), at_once > 1);
-            let Some(failed) = self.attempt(&mut now, &mut take).await else { continue };
-            self.stream = None;
+            let failed = self.attempt(&mut now, &mut take).await;
+            if failed.is_some() || self.one_by_one {
+                self.stream = None;
+            }
+            let Some(failed) = failed else { continue };
             // A server may close a connection that it kept, or on which it was asked more than it likes; that says nothing
             // of the questions.
             let closed = failed.kind() != io::ErrorKind::TimedOut;
@@ -111,10 +114,7 @@ impl<'a> Tcp<'a> {
                 let connected = timeout_at(Instant::now() + patience, connect(self.vantage, self.server)).await;
                 match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                     Ok(stream) => empty.insert(stream),
-                    Err(error) => {
-                        waiting.iter_mut().for_each(|asked| asked.sent += 1);
-                        return Some(error);
-                    }
+                    Err(error) => return Some(error),
                 }
             }
         };
