@@ -6,6 +6,7 @@
 #[path = "../support/cluster_dns.rs"]
 mod cluster_dns;
 mod dns;
+mod dns_targets;
 mod dynamic;
 mod engine;
 mod network;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    let trials = dynamic::trials().into_iter().chain(dns::trials()).chain(scenario_trials());
+    let trials = [dynamic::trials(), dns::trials(), dns_targets::trials(), scenario_trials()].into_iter().flatten();
     let trials = trials.map(|trial| trial.with_ignored_flag(ready.is_err())).collect();
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(TRIALS_AT_ONCE);
