@@ -197,16 +197,15 @@ fn boundary_plan(
     if targets.is_empty() {
         note(format!("TCP to zone `{}`", boundary.to), "no target is in the zone");
     }
-    let addresses = checks.iter().flat_map(|check| match &check.question {
-        Question::Reach { transport, addresses, .. } => addresses.iter().map(|a| (*transport, a)).collect::<Vec<_>>(),
-        Question::Dns { .. } => Vec::new(),
-    });
-    let ways: BTreeSet<(Family, Transport)> = addresses
-        .filter_map(|(transport, address)| match address {
-            Address::Ip(ip) => Some((Family::of(*ip), transport)),
-            Address::Name(_) => None,
-        })
-        .collect();
+    let mut ways: BTreeSet<(Family, Transport)> = BTreeSet::new();
+    for check in &checks {
+        if let Question::Reach { transport, addresses, .. } = &check.question {
+            ways.extend(addresses.iter().filter_map(|address| match address {
+                Address::Ip(ip) => Some((Family::of(*ip), *transport)),
+                Address::Name(_) => None,
+            }));
+        }
+    }
     for (family, transport) in ways {
         if !positive[transport as usize].iter().any(|p| Family::of(p.ip()) == family) {
             let over = if transport == Transport::Udp { " over UDP" } else { "" };

@@ -7,6 +7,8 @@ mod tcp;
 
 use std::{net::SocketAddr, time::Duration};
 
+use futures_util::future::Either;
+
 use crate::{model::Transport, observation::TcpSeen, vantage::Vantage};
 
 /// How it is tried whether an address can be reached.
@@ -19,10 +21,16 @@ pub struct Reach {
 }
 
 /// Tries once: a TCP connect, or a DNS query over UDP. Never fails: local errors are an outcome.
-pub async fn reach(transport: Transport, vantage: &dyn Vantage, peer: &SocketAddr, how: &Reach) -> TcpSeen {
+///
+/// With thousands of connects in flight the size of this future counts; queries are few, and boxed.
+pub fn reach<'a>(
+    transport: Transport,
+    vantage: &'a dyn Vantage,
+    peer: &'a SocketAddr,
+    how: &'a Reach,
+) -> impl Future<Output = TcpSeen> + Send + 'a {
     match transport {
-        Transport::Tcp => tcp::connect(vantage, peer, how).await,
-        // Boxed: with thousands of connects in flight the size of this future counts, and queries are few.
-        Transport::Udp => Box::pin(dns_query::ask(vantage, peer, how)).await,
+        Transport::Tcp => Either::Left(tcp::connect(vantage, peer, how)),
+        Transport::Udp => Either::Right(Box::pin(dns_query::ask(vantage, peer, how))),
     }
 }
