@@ -115,6 +115,9 @@ fn dns(text: &mut String, evidence: &DnsEvidence, most_names: usize) {
     let (asked, questions) = seen.progress();
     if asked < questions {
         let _ = write!(text, ", {asked} of {questions} questions asked in this round");
+        if let Some(covered) = seen.covered() {
+            let _ = write!(text, ", all of them until {}", covered.strftime("%Y-%m-%d %H:%M:%SZ"));
+        }
     }
     for (transport, over) in Transport::ALL.iter().zip(&seen.over).filter(|(_, over)| over.used) {
         use ControlReply::*;

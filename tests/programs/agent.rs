@@ -252,3 +252,34 @@ fn a_log_line_is_one_event_whatever_it_tells() {
         }
     }
 }
+
+/// A finding tells at most so many names, and none where they are turned off; the count is always told.
+#[test]
+fn a_finding_names_no_more_than_it_may() {
+    let ((_control, control), (_open, open)) = (listen(), listen());
+    let tells = |query: &hickory_resolver::proto::op::Message, to: &crate::support::dns::Replier| {
+        let mut answer = crate::support::dns::empty(query);
+        if query.queries[0].name.to_ascii() != "any.any.svc.cluster.local." {
+            return to.send(&honest(query));
+        }
+        for service in ["a", "b", "c", "d", "e"] {
+            let target = format!("{service}.payments.svc.cluster.local.");
+            answer.add_answer(srv(query, crate::support::dns::name(&target)));
+        }
+        to.send(&answer.to_vec().unwrap());
+    };
+    let server = serve(tells, None);
+    for (setting, names) in [("", 3), ("names_in_log: 0, ", 0), ("names_in_log: 4, ", 4), ("names_in_log: 9, ", 5)] {
+        let servers = format!("{setting}servers: [{{name: s, address: '{server}'}}]");
+        let text = config(control, &[("ledger", open)], "").replace("servers: []", &servers);
+        let directory = directory();
+        let path = write_config(directory.path(), &text);
+        let agent = Agent::start(directory.path(), &path, &[]);
+        let line = wait_for("the finding", SOON, || {
+            let log = agent.process.stderr();
+            log.lines().find(|l| l.contains("finding-opened") && l.contains("srv-wildcard")).map(str::to_owned)
+        });
+        assert!(line.contains("5 names disclosed"), "{line}");
+        assert_eq!(line.matches(".payments.svc.cluster.local.").count(), names, "{setting} {line}");
+    }
+}

@@ -119,6 +119,14 @@ fn expected(row: &Row) -> Option<ReplyClass> {
             _ => Servfail,
         });
     }
+    let in_cluster = row.name.ends_with("cluster.local.");
+    match (row.kind.as_str(), row.corefile.as_str()) {
+        // Nobody serves that class.
+        _ if row.klass.is_some() => return Some(Refused),
+        ("AXFR", "transfer to *") => return Some(Answered),
+        ("AXFR", corefile) if corefile != "acl drop cluster.local" || !in_cluster => return Some(Refused),
+        _ => {}
+    }
     let labels: Vec<&str> = row.name.strip_suffix("cluster.local.").unwrap().split_terminator('.').rev().collect();
     match row.corefile.as_str() {
         "acl block cluster.local" => return Some(Refused),
@@ -130,7 +138,10 @@ fn expected(row: &Row) -> Option<ReplyClass> {
     let services = ["web", "web-headless", "web-np", "kubernetes", "kube-dns"];
     let pods_are_told = row.corefile != "pods disabled";
     Some(match labels[..] {
-        [] => Answered,
+        [] | ["dns-version"] => Answered,
+        // Why the namespace oracle is never asked as TXT.
+        ["svc", _] if row.kind == "TXT" && row.server == "coredns-1.8.7" => Nodata,
+        ["svc", _] if row.kind == "TXT" => Nxdomain,
         ["svc"] => Nodata,
         [_, namespace, ..] if labels.iter().any(wild) => {
             let somebody = wild(&namespace) || visible(namespace);
@@ -157,20 +168,19 @@ fn expected(row: &Row) -> Option<ReplyClass> {
 fn every_recorded_answer_is_classified_by_what_its_server_was_told_to_do() {
     let mut classes = BTreeMap::new();
     for row in rows() {
-        if !["SRV", "A", "AAAA", "SOA", "PTR"].contains(&row.kind.as_str()) || row.klass.is_some() {
-            continue;
-        }
         let what = format!("{} ({}): {} {}", row.server, row.corefile, row.name, row.kind);
         let question = row.question();
         let answer = row.bytes().first().map(|bytes| {
             let message = Message::from_vec(bytes).unwrap_or_else(|e| panic!("{what}: {e}"));
             // From the bytes as from the message, so that what is recorded is also what would be accepted.
-            assert_eq!(read_any(&zone(), &question, bytes), Some(classify(&zone(), &question, &message)), "{what}");
+            let accepted = row.klass.is_none().then(|| classify(&zone(), &question, &message));
+            assert_eq!(read_any(&zone(), &question, bytes), accepted, "{what}");
             classify(&zone(), &question, &message)
         });
         assert_eq!(answer, expected(&row), "{what}");
         *classes.entry(answer).or_insert(0) += 1;
     }
+    assert_eq!(classes.values().sum::<i32>(), 433, "every row");
     // All kinds of answers are there, the silence too.
     use ReplyClass::*;
     for class in [None, Some(Answered), Some(Nodata), Some(Nxdomain), Some(Refused), Some(Blocked), Some(Servfail)] {
