@@ -221,7 +221,7 @@ fn a_log_line_is_one_event_whatever_it_tells() {
         to.send(&answer.to_vec().unwrap());
     };
     let server = serve(tells, None);
-    let servers = format!("servers: [{{name: s, address: '{server}'}}]");
+    let servers = format!("queries_per_second: 1000, servers: [{{name: s, address: '{server}'}}]");
     let text = config(control, &[("ledger", open)], "").replace("servers: []", &servers);
     for format in ["logfmt", "json"] {
         let directory = directory();
@@ -270,7 +270,7 @@ fn a_finding_names_no_more_than_it_may() {
     };
     let server = serve(tells, None);
     for (setting, names) in [("", 3), ("names_in_log: 0, ", 0), ("names_in_log: 4, ", 4), ("names_in_log: 9, ", 5)] {
-        let servers = format!("{setting}servers: [{{name: s, address: '{server}'}}]");
+        let servers = format!("{setting}queries_per_second: 1000, servers: [{{name: s, address: '{server}'}}]");
         let text = config(control, &[("ledger", open)], "").replace("servers: []", &servers);
         let directory = directory();
         let path = write_config(directory.path(), &text);
