@@ -207,8 +207,10 @@ pub enum ControlReply {
     Refused,
     /// Nobody listens there, or somebody rejects the query.
     NoListener,
-    /// Not at all, or with an error.
+    /// Not at all.
     #[default]
+    Silent,
+    /// With an error, or with something unreadable.
     Failed,
 }
 

@@ -236,13 +236,13 @@ pub fn judge_dns<'a>(seen: &DnsSeen, protected: impl IntoIterator<Item = &'a str
         _ if !over.used => true,
         Way::Answers => over.self_check && over.control == [ControlReply::Answered; 2],
         Way::Closed => true,
-        Way::Silent | Way::Changed => false,
+        Way::Silent | Way::Unsound => false,
     };
     if seen.captured {
         Reason::Captured
     } else if disclosed {
         Reason::Disclosed
-    } else if ways.iter().any(|(way, _)| *way == Way::Changed) || !measured {
+    } else if ways.iter().any(|(way, _)| *way == Way::Unsound) || !measured {
         Reason::ControlFailed
     } else if sum(|round| round.lost) > 0 {
         Reason::LostQueries
@@ -270,8 +270,8 @@ enum Way {
     Closed,
     /// Nothing comes back: blocked, or lost.
     Silent,
-    /// It was there and is not, or the other way round.
-    Changed,
+    /// It was there and is not, or the other way round; or it is broken.
+    Unsound,
 }
 
 const fn way(control: [ControlReply; 2]) -> Way {
@@ -279,8 +279,8 @@ const fn way(control: [ControlReply; 2]) -> Way {
     match control {
         [Answered | Refused, Answered | Refused] => Way::Answers,
         [NoListener, NoListener] => Way::Closed,
-        [Failed, Failed] => Way::Silent,
-        _ => Way::Changed,
+        [Silent, Silent] => Way::Silent,
+        _ => Way::Unsound,
     }
 }
 

@@ -225,10 +225,11 @@ fn evidence_reads_well() {
 
 #[test]
 fn what_is_wrong_with_a_server_is_told() {
-    use ControlReply::{Answered, Failed, NoListener, Refused};
+    use ControlReply::{Answered, Failed, NoListener, Refused, Silent};
     for (control, self_check, captured, expected) in [
         ([Answered, Failed], true, false, ", control not answered over udp"),
         ([NoListener, Answered], true, false, ", control not answered over udp"),
+        ([Silent; 2], false, false, ", control not answered over udp"),
         ([Refused, Answered], true, false, ", control refused over udp"),
         ([NoListener; 2], false, false, ", nobody listens on udp"),
         ([Answered; 2], false, false, ", known name not found over udp"),

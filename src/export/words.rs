@@ -130,8 +130,8 @@ fn dns(text: &mut String, evidence: &DnsEvidence, most_names: usize) {
                 let _ = write!(text, ", nobody listens on {transport}");
             }
             control => {
-                let said =
-                    if control.contains(&Failed) || control.contains(&NoListener) { "not answered" } else { "refused" };
+                let refused = control.iter().all(|reply| matches!(reply, Answered | Refused));
+                let said = if refused { "refused" } else { "not answered" };
                 let _ = write!(text, ", control {said} over {transport}");
             }
         }

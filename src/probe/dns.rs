@@ -8,6 +8,7 @@ mod message;
 mod namespace_oracle;
 mod pod_oracle;
 mod reverse_sweep;
+mod running;
 mod server;
 mod service_lookup;
 mod srv_wildcard;

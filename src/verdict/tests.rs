@@ -549,12 +549,14 @@ fn what_a_dns_technique_proves() {
             Reason::Disclosed,
         ),
         ("no control before", change(control(Udp, [Failed, Answered])), Reason::ControlFailed),
+        ("errors for controls", change(control(Tcp, [Failed; 2])), Reason::ControlFailed),
+        ("silence and then an answer", change(control(Udp, [Silent, Answered])), Reason::ControlFailed),
         ("no control after", change(control(Tcp, [Answered, Failed])), Reason::ControlFailed),
         ("a listener that came", change(control(Tcp, [NoListener, Answered])), Reason::ControlFailed),
         ("a listener that went", change(control(Udp, [Answered, NoListener])), Reason::ControlFailed),
         (
             "neither transport",
-            change(|s| s.over.iter_mut().for_each(|over| over.control = [Failed; 2])),
+            change(|s| s.over.iter_mut().for_each(|over| over.control = [Silent; 2])),
             Reason::ControlFailed,
         ),
         (
@@ -569,7 +571,7 @@ fn what_a_dns_technique_proves() {
         ("a denial that went away", change(|s| s.unsteady = 1), Reason::Unsteady),
         ("a list that was never asked whole", change(|s| s.lists[0].covered = None), Reason::NotCovered),
         ("refused controls", change(control(Udp, [Refused; 2])), Reason::NoSelfCheck),
-        ("a silent transport", change(control(Tcp, [Failed; 2])), Reason::NoSelfCheck),
+        ("a silent transport", change(control(Tcp, [Silent; 2])), Reason::NoSelfCheck),
         ("a failed self-check over UDP", change(|s| s.over[0].self_check = false), Reason::NoSelfCheck),
         ("a failed self-check over TCP", change(|s| s.over[1].self_check = false), Reason::NoSelfCheck),
         ("nothing at all", change(|_| ()), Reason::NothingDisclosed),
@@ -593,14 +595,14 @@ fn a_closed_or_unused_transport_owes_no_proof() {
     let mut seen = clean_dns();
     seen.over[1] = TransportSeen { used: true, control: [ControlReply::NoListener; 2], ..TransportSeen::default() };
     assert_eq!(judge_dns(&seen, ["payments"]), Reason::NothingDisclosed);
-    seen.over[1] = TransportSeen { used: false, control: [ControlReply::Failed; 2], ..TransportSeen::default() };
+    seen.over[1] = TransportSeen { used: false, control: [ControlReply::Silent; 2], ..TransportSeen::default() };
     assert_eq!(judge_dns(&seen, ["payments"]), Reason::NothingDisclosed);
     // What is asked over TCP only, of a server where nobody listens on TCP: UDP shows that the server is there.
     let mut seen = clean_dns();
     seen.over[0].used = false;
     seen.over[1].control = [ControlReply::NoListener; 2];
     assert_eq!(judge_dns(&seen, ["payments"]), Reason::NothingDisclosed);
-    seen.over[1].control = [ControlReply::Failed; 2];
+    seen.over[1].control = [ControlReply::Silent; 2];
     assert_eq!(judge_dns(&seen, ["payments"]), Reason::ControlFailed, "silence is no closed port");
     seen.over[0].control = [ControlReply::NoListener; 2];
     assert_eq!(judge_dns(&seen, ["payments"]), Reason::ControlFailed);
@@ -805,5 +807,10 @@ proptest! {
     }
 }
 
-const CONTROLS: [ControlReply; 4] =
-    [ControlReply::Answered, ControlReply::Refused, ControlReply::NoListener, ControlReply::Failed];
+const CONTROLS: [ControlReply; 5] = [
+    ControlReply::Answered,
+    ControlReply::Refused,
+    ControlReply::NoListener,
+    ControlReply::Silent,
+    ControlReply::Failed,
+];

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::Path,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -19,6 +19,7 @@ use segprobe::{
 };
 
 use crate::{
+    HEAVY,
     cluster_dns::{ClusterDns, Defences, Flavour, Inventory, Running, Upstream},
     engine::block_on,
     network::{Hook, Network, fill},
@@ -178,6 +179,8 @@ fn policy(family: Family, rules: &[&str], clean: Expected, leaky: Expected) -> R
 /// accused. `attempts` are so many that the controls come through now and then.
 fn loss(percent: u32, attempts: u32) -> Result<(), Failed> {
     const SWEEPS: usize = 24;
+    // One that failed has let go of it.
+    let _turn = HEAVY.lock().unwrap_or_else(PoisonError::into_inner);
     let lab = Lab::new(Family::V4)?;
     lab.rules(&[&format!("numgen random mod 100 < {percent} drop")])?;
     let reports: Vec<SweepReport> = block_on(&lab.network.client, || async {

@@ -5,7 +5,7 @@ use std::{
     env, fs,
     net::SocketAddr,
     process::{self, Command, Stdio},
-    sync::Arc,
+    sync::{Arc, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    HEAVY,
     engine::{Knobs, PORT, block_on},
     network::{Hook, Network, fill},
     servers::{Servers, Temper},
@@ -289,6 +290,7 @@ fn stalled_agent_goes_stale() -> Result<(), Failed> {
 
 /// The program itself, with 20,000 targets and 1,024 descriptors: 18,000 are open, 2,000 silent.
 fn twenty_thousand_targets() -> Result<(), Failed> {
+    let _turn = HEAVY.lock().unwrap_or_else(PoisonError::into_inner);
     const OPEN: usize = 18_000;
     const SILENT: usize = 2_000;
     /// In a build without optimization; the JSON of 20,000 checks is the most of it.

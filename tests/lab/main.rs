@@ -13,7 +13,10 @@ mod network;
 mod scenario;
 mod servers;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{
+    process::ExitCode,
+    sync::{Arc, Mutex},
+};
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -21,6 +24,9 @@ use network::Network;
 
 /// Trials wait for silent connects most of their time, so many of them fit on a core.
 const TRIALS_AT_ONCE: usize = 48;
+
+/// Trials that keep a core busy take turns: others measure losses meanwhile.
+static HEAVY: Mutex<()> = Mutex::new(());
 
 use segprobe::lab::Entered;
 

@@ -95,7 +95,7 @@ const CASES: &[Case] = &[
         "server-error",
         &[("blocked", ALL), ("malformed", ALL)],
     ),
-    over_tcp("cut-garbage-always", Some(|q, to| write(to, &garbage(q))), "cut", &[("blocked", ALL)]),
+    over_tcp("cut-garbage-always", Some(|q, to| write(to, &garbage(q))), "control-failed", &[("blocked", ALL)]),
     over_tcp(
         "cut-wrong-id",
         Some(|q, to| hostile_over_tcp(q, to, wrong_id)),

@@ -63,6 +63,12 @@ impl<'a> Tcp<'a> {
         Self { vantage, server, zone, settings, pace, stream: None, one_by_one: false }
     }
 
+    /// Gives one more question the time that it needs, whatever the deadline was.
+    pub fn extend(&mut self) {
+        let needed = Instant::now() + self.settings.timeout * self.settings.attempts;
+        self.settings.deadline = self.settings.deadline.max(needed);
+    }
+
     /// From now on another connection: another replica may answer.
     pub fn renew(&mut self) {
         self.stream = None;

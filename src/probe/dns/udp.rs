@@ -62,6 +62,17 @@ impl<'a> Udp<'a> {
         Self { vantage, server, zone, settings, pace, lanes: (0..lanes).map(|_| None).collect() }
     }
 
+    /// After this nothing more is sent.
+    pub const fn deadline(&self) -> Instant {
+        self.settings.deadline
+    }
+
+    /// Gives one more question the time that it needs, whatever the deadline was.
+    pub fn extend(&mut self) {
+        let needed = Instant::now() + self.settings.timeout * self.settings.attempts;
+        self.settings.deadline = self.settings.deadline.max(needed);
+    }
+
     /// From now on other source ports: another replica may answer.
     pub fn renew(&mut self) {
         self.lanes.iter_mut().for_each(|lane| *lane = None);
