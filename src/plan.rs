@@ -121,6 +121,8 @@ pub struct Cost {
     pub dns_queries: usize,
     /// Packets a second at the most: connects repeat their SYN once within 2 s.
     pub packets_per_second: usize,
+    /// Seconds that the DNS queries of one server take at its pace; what does not fit into a sweep goes on in the next.
+    pub dns_seconds: u64,
     /// Seconds for one sweep if every address answers at once.
     pub least_seconds: u64,
     /// Seconds for one sweep if every address is silent.
@@ -408,7 +410,8 @@ impl BoundaryPlan {
         let dns = dns_seconds.values().max().copied().unwrap_or(0).div_ceil(config.dns.queries_per_second as usize);
         let rounds = addresses.div_ceil(config.pace.in_flight as usize);
         let silent = self.boundary.timeout * u32::try_from(attempts * rounds + 2).unwrap_or(u32::MAX);
-        let least = Duration::from_secs(paced.max(dns) as u64);
+        let within = usize::try_from(self.boundary.interval.as_secs()).unwrap_or(usize::MAX);
+        let least = Duration::from_secs(paced.max(dns.min(within)) as u64);
         let most = least.max(silent);
         let of_family = |family: &Family| positive.iter().filter(|p| Family::of(p.ip()) == *family).count();
         let of_families = Family::ALL.iter().map(of_family).filter(|count| *count > 0);
@@ -425,6 +428,7 @@ impl BoundaryPlan {
             dns_queries,
             packets_per_second: 2 * per_second.min(connects)
                 + (config.dns.queries_per_second as usize).min(dns_queries),
+            dns_seconds: dns as u64,
             least_seconds: least.as_secs(),
             most_seconds: most.as_secs(),
         }

@@ -118,6 +118,14 @@ fn show_plan(config: &Config, plan: &Plan) -> io::Result<()> {
                 "  a silent network would overrun the interval: raise it, or pace.per_second and pace.in_flight"
             )?;
         }
+        // A fifth of the interval is for repeats and controls.
+        if cost.dns_seconds * 5 > boundary.interval.as_secs() * 4 {
+            writeln!(
+                out,
+                "  its DNS queries take {} s and go on from sweep to sweep: to have them in one, raise the interval or dns.queries_per_second",
+                cost.dns_seconds
+            )?;
+        }
         for check in &planned.checks {
             writeln!(out, "  {}", check.id)?;
         }

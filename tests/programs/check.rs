@@ -122,6 +122,15 @@ fn a_plan_sends_nothing() {
     dns.set_nonblocking(true).unwrap();
     assert_eq!(dns.recv(&mut [0; 512]).unwrap_err().kind(), ErrorKind::WouldBlock);
 
+    // What does not fit into a sweep is said before any is sent.
+    assert!(!ended.stdout.contains("go on from sweep to sweep"), "{}", ended.stdout);
+    let slow = text.replace("dns: {", "dns: {queries_per_second: 1, ");
+    assert_ne!(slow, text);
+    let path_of_slow = write_config(directory.path(), &slow);
+    let ended = segprobe(&["check", "--config.file", &path_of_slow, "--plan"]);
+    assert!(ended.stdout.contains("go on from sweep to sweep"), "{}", ended.stdout);
+    let path = write_config(directory.path(), &text);
+
     // The same sockets do hear a check.
     let _ = segprobe(&["check", "--config.file", &path]);
     assert!(control_listener.accept().is_ok() && target_listener.accept().is_ok() && dns.recv(&mut [0; 512]).is_ok());

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Denied questions of one technique that are asked again; where they are few, each several times.
-pub(super) const MOST_ASKED_AGAIN: usize = 16;
+pub(super) const MOST_ASKED_AGAIN: usize = 64;
 /// Addresses of known names that are used for self-checks: a server may tell any number.
 const MOST_KNOWN: usize = 8;
 
@@ -241,7 +241,10 @@ impl<'a> Session<'a> {
     async fn ask_again(&mut self, running: &mut [Running<'_>]) {
         let Some(first) = running.iter().filter_map(|r| r.first_denied).min() else { return };
         // In a short interval sooner than that, so that there is time for it.
-        sleep_until((first + self.server.settings.ask_again).min(self.server.settings.until)).await;
+        let Settings { ask_again, until, deadline, .. } = self.server.settings;
+        sleep_until((first + ask_again).min(until)).await;
+        // The other half of what is left is for the closing controls.
+        let stop = until + deadline.saturating_duration_since(until) / 2;
         self.udp.renew();
         self.tcp.renew();
         for running in running {
@@ -250,6 +253,9 @@ impl<'a> Session<'a> {
             let times = (MOST_ASKED_AGAIN / denied.len().max(1)).clamp(1, 4);
             for (transport, question, class) in denied {
                 for _ in 0..times {
+                    if Instant::now() >= stop {
+                        return;
+                    }
                     let reply = self.ask(transport, &question).await;
                     running.seen.over[transport as usize].count_packets(&reply);
                     let mut told = std::mem::take(&mut running.seen.beside);

@@ -153,7 +153,6 @@ where
     }
 
     async fn run(mut self, socket: &mut Option<UdpSocket>) {
-        self.buffer.resize(LARGEST, 0);
         let mut turn: Option<Instant> = None;
         let mut next: Option<Asked<K>> = None;
         loop {
@@ -201,6 +200,8 @@ where
         };
         match sent {
             Ok(_) => {
+                // Lanes without a question need none.
+                self.buffer.resize(LARGEST, 0);
                 let end = Instant::now() + self.udp.settings.timeout;
                 self.pending.insert(id, (asked, end));
                 self.timeouts.push_back((end, id));
