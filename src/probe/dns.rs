@@ -11,6 +11,7 @@ mod reverse_sweep;
 mod running;
 mod server;
 mod service_lookup;
+mod session;
 mod srv_wildcard;
 mod tcp;
 mod udp;
@@ -32,8 +33,9 @@ pub use message::{Question, packet as query_packet};
 pub use namespace_oracle::NamespaceOracle;
 pub use pod_oracle::PodOracle;
 pub use reverse_sweep::{Ranges, ReverseSweep};
-pub use server::{Server, enumerate};
+pub use server::enumerate;
 pub use service_lookup::ServiceLookup;
+pub use session::Server;
 pub use srv_wildcard::SrvWildcard;
 pub use zone_transfer::ZoneTransfer;
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     Answer, Known, List, Question, Reply, Technique, extended_errors,
-    server::{MOST_ASKED_AGAIN, Session, is_answer},
+    session::{Session, is_answer},
     soa_owner,
 };
 use crate::{
@@ -18,6 +18,9 @@ use crate::{
 
 /// Questions that are asked over TCP go in groups of so many at most, so that a sweep can stop between them.
 const GROUP: usize = 16;
+
+/// Denied questions of one technique that are asked again; where they are few, each several times.
+pub(super) const MOST_ASKED_AGAIN: usize = 64;
 
 /// One technique under way.
 pub(super) struct Running<'t> {

@@ -1,41 +1,21 @@
 //! All techniques at one server, in turn: controls, what nobody has, what may be known, the questions, what was denied once
 //! more, and the controls again.
 
-use std::net::SocketAddr;
-
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::rr::{RData, RecordType};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Known, Question, Reply, Settings, Technique, running::Running, tcp::Tcp, udp::Udp};
+use super::{
+    Known, Question, Settings, Technique, below,
+    running::{MOST_ASKED_AGAIN, Running},
+    session::{BOTH, Server, Session, is_answer},
+};
 use crate::{
     model::Transport,
     observation::{ControlReply, DnsSeen, ReplyClass, Rotation},
-    pace::Pace,
-    vantage::Vantage,
 };
 
-/// Denied questions of one technique that are asked again; where they are few, each several times.
-pub(super) const MOST_ASKED_AGAIN: usize = 64;
 /// Addresses of known names that are used for self-checks: a server may tell any number.
 const MOST_KNOWN: usize = 8;
-
-/// A server, and how it is asked from where.
-pub struct Server<'a> {
-    /// Where the sockets are made.
-    pub vantage: &'a dyn Vantage,
-    /// The server.
-    pub address: SocketAddr,
-    /// The cluster's zone.
-    pub zone: &'a Name,
-    /// How it is asked.
-    pub settings: Settings,
-    /// Its budget.
-    pub pace: &'a Pace,
-    /// Names that this vantage may know.
-    pub known_names: &'a [Name],
-    /// The vantage's Kubernetes namespace, where it is known.
-    pub own_namespace: &'a str,
-}
 
 /// Runs techniques against a server; `carried` is how far each one's lists were asked in earlier sweeps. Gives what each saw.
 pub async fn enumerate(server: &Server<'_>, techniques: &[(&dyn Technique, Vec<Rotation>)]) -> Vec<DnsSeen> {
@@ -80,78 +60,7 @@ const fn is_steady(control: ControlReply) -> bool {
     matches!(control, ControlReply::Answered | ControlReply::Refused)
 }
 
-const BOTH: [Transport; 2] = [Transport::Udp, Transport::Tcp];
-
-/// Packets of the questions that techniques share.
-#[derive(Clone, Copy, Default)]
-struct Packets {
-    sent: u32,
-    answered: u32,
-    retried: u32,
-}
-
-impl Packets {
-    fn count(&mut self, reply: &Reply) {
-        self.sent += reply.sent;
-        self.answered += u32::from(is_answer(reply.class));
-        self.retried += reply.sent.saturating_sub(1);
-    }
-}
-
-pub(super) const fn is_answer(class: ReplyClass) -> bool {
-    !matches!(class, ReplyClass::Silent | ReplyClass::NoListener | ReplyClass::Error)
-}
-
-/// Questions to one server in one sweep.
-pub(super) struct Session<'a> {
-    pub server: &'a Server<'a>,
-    pub udp: Udp<'a>,
-    pub tcp: Tcp<'a>,
-    /// Transports that are worth asking over.
-    pub usable: [bool; 2],
-    /// A label that nobody has.
-    pub nobody: String,
-    shared: [Packets; 2],
-}
-
-impl<'a> Session<'a> {
-    fn new(server: &'a Server<'a>) -> Self {
-        let Server { vantage, address, zone, settings, pace, .. } = *server;
-        Self {
-            server,
-            udp: Udp::new(vantage, address, zone.clone(), settings, pace),
-            tcp: Tcp::new(vantage, address, zone.clone(), settings, pace),
-            usable: [true; 2],
-            nobody: format!("segprobe-{:016x}", rand::random::<u64>()),
-            shared: Default::default(),
-        }
-    }
-
-    /// Asks some questions at once; the replies come in their order.
-    pub(super) async fn ask_all(&mut self, transport: Transport, questions: &[Question]) -> Vec<Reply> {
-        let lost = || Reply { class: ReplyClass::Silent, message: None, sent: 0 };
-        let mut replies: Vec<Reply> = questions.iter().map(|_| lost()).collect();
-        let take = |index: usize, _, reply| replies[index] = reply;
-        let questions = questions.iter().cloned().enumerate();
-        match transport {
-            Transport::Udp => self.udp.ask(questions, self.udp.deadline(), take).await,
-            Transport::Tcp => self.tcp.ask(questions.collect(), take).await,
-        }
-        replies
-    }
-
-    async fn ask(&mut self, transport: Transport, question: &Question) -> Reply {
-        let reply = self.ask_all(transport, std::slice::from_ref(question)).await.pop();
-        reply.unwrap_or(Reply { class: ReplyClass::Silent, message: None, sent: 0 })
-    }
-
-    /// A question that belongs to no technique alone.
-    async fn ask_shared(&mut self, transport: Transport, question: &Question) -> Reply {
-        let reply = self.ask(transport, question).await;
-        self.shared[transport as usize].count(&reply);
-        reply
-    }
-
+impl Session<'_> {
     /// The server's positive control over both transports: the zone's apex SOA.
     async fn controls(&mut self) -> [ControlReply; 2] {
         [self.control(Transport::Udp).await, self.control(Transport::Tcp).await]
@@ -189,15 +98,10 @@ impl<'a> Session<'a> {
         closing
     }
 
-    pub(super) fn usable(&self) -> impl Iterator<Item = Transport> + use<> {
-        let usable = self.usable;
-        BOTH.into_iter().filter(move |transport| usable[*transport as usize])
-    }
-
     /// True when there are records of a service in a namespace that nobody has: such a server answers everything, and its
     /// answers prove nothing.
     async fn is_captured(&mut self) -> bool {
-        let Some(name) = super::below(self.server.zone, &format!("{0}.{0}.svc", self.nobody)) else { return false };
+        let Some(name) = below(self.server.zone, &format!("{0}.{0}.svc", self.nobody)) else { return false };
         let mut captured = false;
         for transport in self.usable() {
             let questions = [RecordType::A, RecordType::SRV].map(|kind| Question { name: name.clone(), kind });
@@ -275,15 +179,5 @@ impl<'a> Session<'a> {
                 running.seen.unsteady += u32::from(lost_sight);
             }
         }
-    }
-}
-
-impl crate::observation::TransportSeen {
-    pub(super) fn count_packets(&mut self, reply: &Reply) {
-        let mut packets = Packets::default();
-        packets.count(reply);
-        self.sent += packets.sent;
-        self.answered += packets.answered;
-        self.retried += packets.retried;
     }
 }
