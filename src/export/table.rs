@@ -10,7 +10,7 @@ use anstyle::{AnsiColor, Style};
 use super::words;
 use crate::{
     ledger::{BoundaryView, CheckView, Snapshot},
-    model::{Mode, Reason, Verdict, plain},
+    model::{CheckKind, Mode, Reason, Verdict, plain},
 };
 
 /// Writes the table. `width` is the terminal's, or none where lines may be as long as they are.
@@ -84,9 +84,10 @@ const LEAST_WORDS: usize = 48;
 impl Row<'_> {
     fn name(&self) -> String {
         let id = &self.view.id;
+        let udp = if id.kind == CheckKind::DnsQuery { "/udp" } else { "" };
         let target = match id.via {
-            Some(via) if id.target_namespace.is_empty() => format!("{} ({via})", id.target),
-            Some(via) => format!("{}/{} ({via})", id.target_namespace, id.target),
+            Some(via) if id.target_namespace.is_empty() => format!("{}{udp} ({via})", id.target),
+            Some(via) => format!("{}/{}{udp} ({via})", id.target_namespace, id.target),
             None => format!("{} at {}", id.kind, id.target),
         };
         plain(&target)

@@ -245,6 +245,14 @@ fn what_is_wrong_with_a_server_is_told() {
 }
 
 #[test]
+fn a_target_over_udp_is_told_from_one_over_tcp() {
+    let check =
+        |kind| view(id("b", kind, "n", "dns:53", Some(Via::Endpoint)), Mode::Judge, Reason::Blocked, tcp(vec![]));
+    let shown = rendered(&snapshot(vec![check(CheckKind::TcpConnect), check(CheckKind::DnsQuery)]), None);
+    assert!(shown.contains("n/dns:53 (endpoint)") && shown.contains("n/dns:53/udp (endpoint)"), "{shown}");
+}
+
+#[test]
 fn the_worst_stands_first_and_reports_last() {
     let check = |target: &str, mode, reason| {
         view(id("b", CheckKind::TcpConnect, "n", target, Some(Via::Service)), mode, reason, tcp(vec![]))
