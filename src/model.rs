@@ -224,6 +224,11 @@ words! {
     }
 }
 
+impl Transport {
+    /// Both, in the order of their indices.
+    pub const BOTH: [Self; 2] = [Self::Udp, Self::Tcp];
+}
+
 words! {
     /// What kind of question a check asks.
     CheckKind {

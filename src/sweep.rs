@@ -148,7 +148,7 @@ impl Sweeper {
         let make_rounds = |transport: Transport| {
             controls::Rounds::new(self, transport, self.reach(boundary), witness.clone(), &checks)
         };
-        let mut rounds = EACH.map(make_rounds);
+        let mut rounds = Transport::BOTH.map(make_rounds);
         let mut per_check: Vec<Vec<AddressSeen>> = checks.iter().map(|_| Vec::new()).collect();
         if !checks.is_empty() {
             let jobs = self.jobs(&checks, &carried.pinned, &mut per_check).await;
@@ -182,7 +182,7 @@ impl Sweeper {
         }
 
         let negative = &self.plan.negative;
-        let own_controls = EACH.map(|transport| {
+        let own_controls = Transport::BOTH.map(|transport| {
             let of_transport = checks.iter().zip(&per_check).filter(|(c, _)| c.question.transport() == Some(transport));
             let lost = lost_connects(of_transport.flat_map(|(_, seen)| seen));
             Controls::digest(&rounds[transport as usize].own, negative, lost)
@@ -339,9 +339,6 @@ fn without_address(kind: AddressKind, outcome: TcpOutcome) -> AddressSeen {
     let seen = TcpSeen { outcome, icmp: None, errno: None, elapsed_us: 0 };
     AddressSeen { address: None, kind, listed: true, attempts: [seen].into(), witness: None, started: now, ended: now }
 }
-
-/// In the order of their indices.
-const EACH: [Transport; 2] = [Transport::Udp, Transport::Tcp];
 
 async fn run_all([udp, tcp]: &mut [controls::Rounds; 2]) {
     tokio::join!(udp.run(), tcp.run());

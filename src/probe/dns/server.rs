@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{
     Known, Question, Settings, Technique, below,
     running::{MOST_ASKED_AGAIN, Running},
-    session::{BOTH, Server, Session, is_answer},
+    session::{Server, Session, is_answer},
 };
 use crate::{
     model::Transport,
@@ -90,7 +90,7 @@ impl Session<'_> {
         self.udp.extend();
         self.tcp.extend();
         let mut closing = opening;
-        for transport in BOTH {
+        for transport in Transport::BOTH {
             if opening[transport as usize] != ControlReply::Silent {
                 closing[transport as usize] = self.control(transport).await;
             }

@@ -30,8 +30,6 @@ pub struct Server<'a> {
     pub own_namespace: &'a str,
 }
 
-pub(super) const BOTH: [Transport; 2] = [Transport::Udp, Transport::Tcp];
-
 /// Packets of the questions that techniques share.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Packets {
@@ -106,7 +104,7 @@ impl<'a> Session<'a> {
     /// Over what it is worth asking.
     pub fn usable(&self) -> impl Iterator<Item = Transport> + use<> {
         let usable = self.usable;
-        BOTH.into_iter().filter(move |transport| usable[*transport as usize])
+        Transport::BOTH.into_iter().filter(move |transport| usable[*transport as usize])
     }
 }
 
