@@ -101,7 +101,7 @@ fn bound(address: SocketAddr, backlog: i32) -> Socket {
 }
 
 fn listen(address: SocketAddr) -> TcpListener {
-    TcpListener::from_std(bound(address, 1024).into()).expect("a listener")
+    TcpListener::from_std(bound(address, 4096).into()).expect("a listener")
 }
 
 async fn accept(listener: TcpListener, reset: bool) {
