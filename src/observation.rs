@@ -263,6 +263,11 @@ impl DnsSeen {
         each.min_by_key(|covered| covered.unwrap_or(Timestamp::MIN)).flatten()
     }
 
+    /// True when this sweep completed a round over everything.
+    pub fn is_complete(&self) -> bool {
+        self.lists.iter().all(Rotation::is_complete)
+    }
+
     /// Questions asked in the rounds under way, and all that are in them.
     pub fn progress(&self) -> (u64, u64) {
         self.lists.iter().fold((0, 0), |(asked, total), list| (asked + list.round.asked, total + list.total))

@@ -56,7 +56,7 @@ controls: {{positive: [{{tcp: '127.0.0.1:1'}}]}}
 dns:
   resolver: 127.0.0.1:1
   queries_per_second: 10000
-  servers: [{{name: s, address: '{}'}}]
+  servers: [{{name: s, address: '{}', kind: endpoint}}]
   reverse_sweep: {{ranges: [127.96.0.0/26], queries_per_sweep: 20}}
 ",
             server.address
@@ -133,6 +133,23 @@ fn what_was_disclosed_counts_until_it_was_asked_again() {
         assert!(after <= 8, "two rounds are 8 sweeps");
     }
     assert_eq!((reason, after), (Reason::NothingDisclosed, 7 - found), "found in sweep {found}");
+}
+
+#[test]
+fn a_finding_closes_after_rounds_and_not_after_slices() {
+    let server = server();
+    let bench = Bench::new(&server);
+    let is_open = || !bench.ledger.snapshot().checks[0].findings.is_empty();
+    server.set(open());
+    (0..4).for_each(|_| drop(bench.sweep()));
+    assert!(is_open(), "found in the first round");
+    server.set(hidden());
+    // Three rounds of four slices: each asks for what was told once.
+    for slice in 1..=12 {
+        assert!(is_open(), "closed before slice {slice}");
+        bench.sweep();
+    }
+    assert!(!is_open());
 }
 
 #[test]
