@@ -31,6 +31,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Show what segprobe does in a lab of its own, without configuration, root or a cluster
     Demo(DemoArgs),
+    /// Show which pods of this node would be probed from, what witnesses see, and why others are not used
+    Vantages(ConfigArgs),
     /// Check a configuration without sending a packet
     Validate(ConfigArgs),
     /// Print the JSON Schema of the configuration

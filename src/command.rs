@@ -3,8 +3,10 @@
 mod agent;
 mod check;
 mod demo;
+mod node;
 mod schema;
 mod validate;
+mod vantages;
 
 use std::{
     io,
@@ -18,10 +20,12 @@ use crate::{
     cli::{Cli, Command, PlaceArgs},
     config::{Config, DnsServer, Files, LoadError, PositiveControl, load},
     export::Run,
-    inventory::system_dns,
+    inventory::{stands::Stand, system_dns},
+    model::VantageMode,
     plan::{Plan, plan},
     vantage,
 };
+use node::Node;
 
 /// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
@@ -65,6 +69,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Agent(args) => agent::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Vantages(args) => vantages::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Schema => schema::run(),
     };
@@ -80,7 +85,19 @@ pub fn run(cli: Cli) -> ExitCode {
 struct Loaded {
     config: Arc<Config>,
     files: Files,
+    /// The agent's own network, where it speaks.
+    own: Stand,
     plan: Arc<Plan>,
+}
+
+impl Loaded {
+    /// Plans for the pods that run on this node, where the configuration needs them.
+    async fn ask_node(&mut self) -> Option<Node> {
+        let node = Node::look(&self.config).await?;
+        let stands = node::who_asks(&self.config, &self.own, Some(&node.pods.borrow()));
+        self.plan = Arc::new(self.plan.with_stands(&self.config, &stands));
+        Some(node)
+    }
 }
 
 /// Reads the configuration, and the system's resolvers where it needs them.
@@ -95,14 +112,19 @@ fn load_plan(path: &Path, place: &PlaceArgs) -> Result<Loaded, Failure> {
     } else {
         Vec::new()
     };
-    let plan = plan(&config, &system, &place.namespace);
+    let own = Stand::own(&config, &system, &place.namespace);
+    let plan = plan(&config, &node::who_asks(&config, &own, None));
     // The plan has what sweeps need of the targets: with thousands of them they are the largest part of the configuration.
     config.targets = Vec::new();
-    Ok(Loaded { config: Arc::new(config), files, plan: Arc::new(plan) })
+    Ok(Loaded { config: Arc::new(config), files, own, plan: Arc::new(plan) })
 }
 
 fn needs_system_dns(config: &Config) -> bool {
     use crate::config::Address;
+    if config.vantage.mode == VantageMode::Pods {
+        // The pods' own are meant.
+        return false;
+    }
     let names = config.targets.iter().any(|t| {
         let listed = t.cluster_ips.len() + t.endpoints.len() + t.nodes.len() + t.external.len();
         listed == 0 && !matches!(t.address, Some((Address::Ip(_), _)))

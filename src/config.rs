@@ -8,8 +8,9 @@ mod load;
 mod scalars;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -20,22 +21,24 @@ use ipnet::IpNet;
 pub use document::json_schema;
 pub use load::{Files, LoadError, Problem, load, parse};
 
-use crate::model::{AddressKind, CheckKind, ClosedRule, Expect, Mode, NegativeControl, Transport};
+use crate::model::{AddressKind, CheckKind, ClosedRule, Expect, Mode, NegativeControl, Transport, VantageMode};
 
 /// A checked configuration.
 #[derive(Debug)]
 pub struct Config {
     /// SHA-256 over the contents of all files, in hex: tells two configurations apart.
     pub hash: String,
-    /// Zone names with their namespaces.
-    pub zones: BTreeMap<Arc<str>, Vec<Arc<str>>>,
+    /// Zones by name.
+    pub zones: BTreeMap<Arc<str>, Zone>,
     /// What is tested.
     pub boundaries: Vec<Boundary>,
     /// What is in the zones.
     pub targets: Vec<Target>,
     /// Where the agent's own sockets stand.
     pub vantage: VantageConfig,
-    /// Other vantages of the agent, known to be allowed.
+    /// How the pods of this node are found; none where nothing needs them.
+    pub pods: Option<PodsConfig>,
+    /// Who is known to be allowed, the best of each zone first.
     pub witnesses: Vec<WitnessConfig>,
     /// Positive controls, and over what.
     pub positive: Vec<(Transport, PositiveControl)>,
@@ -47,6 +50,15 @@ pub struct Config {
     pub pace: PaceConfig,
     /// Bounds on the number of series.
     pub series: SeriesConfig,
+}
+
+/// Namespaces of one security level, and the pods in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Zone {
+    /// Kubernetes namespaces.
+    pub namespaces: Vec<Arc<str>>,
+    /// Labels that its pods have.
+    pub pod_labels: BTreeMap<Box<str>, Box<str>>,
 }
 
 /// A directed pair of zones and what is promised of it.
@@ -70,6 +82,8 @@ pub struct Boundary {
     pub closed: ClosedRule,
     /// DNS techniques that are not off.
     pub techniques: Vec<(CheckKind, Mode)>,
+    /// Whether pods of both zones on one node count; none where nobody asks.
+    pub co_residency: Option<Mode>,
 }
 
 /// A service, pod or host of a zone.
@@ -120,8 +134,10 @@ pub enum Address {
 }
 
 /// The agent's own place in the network.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct VantageConfig {
+    /// Where the sockets are born.
+    pub mode: VantageMode,
     /// `source_namespace` label; the command line's where absent.
     pub namespace: Option<Arc<str>>,
     /// `source` label.
@@ -130,13 +146,41 @@ pub struct VantageConfig {
     pub source: Box<[IpAddr]>,
 }
 
-/// A second vantage of the agent that is known to be allowed to reach a zone.
+/// How the pods of this node are found and treated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodsConfig {
+    /// The container runtime's CRI socket.
+    pub socket: PathBuf,
+    /// Time between two looks at the list of pods.
+    pub poll: Duration,
+    /// Labels that make no identity of their own.
+    pub ignore_labels: BTreeSet<Box<str>>,
+    /// Every pod of an identity speaks within so many sweeps.
+    pub turn_within: u32,
+    /// Probes a second from one pod.
+    pub per_second: u32,
+    /// What is open only while a pod or target is younger than this is no finding.
+    pub startup_window: Duration,
+}
+
+/// Who is known to be allowed to reach a zone.
 #[derive(Clone, Debug)]
 pub struct WitnessConfig {
     /// The zone that it may reach.
     pub zone: Arc<str>,
-    /// Its source addresses.
-    pub source: Box<[IpAddr]>,
+    /// Who it is.
+    pub who: WitnessWho,
+}
+
+/// Who vouches, the best first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WitnessWho {
+    /// The node's own network, for pods on this node.
+    Node,
+    /// Pods of the zone on this node with these labels.
+    Pods(BTreeMap<Box<str>, Box<str>>),
+    /// Source addresses of the agent.
+    Source(Box<[IpAddr]>),
 }
 
 /// Something that the vantage may reach.

@@ -1,6 +1,10 @@
-//! Who is where, as far as it must be asked: the system's DNS servers, and the addresses behind names.
+//! Who is where, as far as it must be asked: the system's DNS servers, the addresses behind names, the pods of this node.
 
+pub mod cri;
+pub mod identity;
+pub mod pods;
 pub mod resolve;
+pub mod stands;
 
 use std::{
     io,

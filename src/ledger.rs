@@ -5,19 +5,18 @@
 mod findings;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
 use crate::{
-    model::{AddressKind, CheckId, CheckKind, Expect, Identity, Mode, Reason, Verdict},
-    observation::{AddressSeen, DnsSeen, Rotation},
-    plan::Plan,
+    model::{AddressKind, CheckId, CheckKind, Expect, Identity, Mode, PodName, Reason, VantageMode, Verdict},
+    observation::{AddressSeen, DnsSeen, NodeSeen, Rotation},
+    plan::{BoundaryPlan, Leg, Plan},
 };
 use findings::Findings;
 pub use findings::{Closed, Finding};
@@ -27,6 +26,8 @@ pub use findings::{Closed, Finding};
 pub struct SweepReport {
     /// The boundary.
     pub boundary: Arc<str>,
+    /// From where.
+    pub source: Arc<Identity>,
     /// Wall clock at its start, for people and files only.
     pub started: Timestamp,
     /// When the last result was judged, on the monotonic clock.
@@ -61,7 +62,7 @@ impl CheckResult {
     pub fn lists(&self) -> &[Rotation] {
         match &self.evidence {
             Evidence::Dns(dns) => &dns.seen.lists,
-            Evidence::Reach(_) => &[],
+            Evidence::Reach(_) | Evidence::Node(_) => &[],
         }
     }
 }
@@ -73,15 +74,28 @@ pub enum Evidence {
     Reach(Box<[(AddressSeen, Reason)]>),
     /// What the technique saw of the server.
     Dns(Box<DnsEvidence>),
+    /// Which pods run on this node.
+    Node(Box<NodeSeen>),
 }
 
 /// What one sweep leaves to the next.
 #[derive(Debug, Default)]
 pub struct Carried {
-    /// Addresses with open findings: they come first in every sweep, whatever their names give now.
-    pub pinned: HashMap<Arc<CheckId>, Vec<SocketAddr>>,
+    /// Pairs of vantage and address with open findings: they come first in every sweep, whatever their names give now.
+    pub pinned: HashMap<Arc<CheckId>, Vec<Pair>>,
+    /// The pod from which a DNS finding is open: it goes on asking.
+    pub dns_from: Option<Arc<PodName>>,
     /// The latest results of DNS checks: long lists go on where these ended.
     pub dns: HashMap<Arc<CheckId>, Arc<CheckResult>>,
+}
+
+/// A vantage and an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The pod; none for the agent's own network.
+    pub from: Option<Arc<PodName>>,
+    /// The address.
+    pub address: SocketAddr,
 }
 
 /// What a DNS result rests on.
@@ -91,6 +105,8 @@ pub struct DnsEvidence {
     pub server: SocketAddr,
     /// Who answers there.
     pub kind: AddressKind,
+    /// The pod that asked; none for the agent's own network.
+    pub from: Option<Arc<PodName>>,
     /// The namespaces that must not be disclosed.
     pub protected: Arc<[Arc<str>]>,
     /// What was seen.
@@ -117,6 +133,8 @@ pub enum Transition {
     Opened {
         /// The check.
         id: Arc<CheckId>,
+        /// The pod that it was seen from; none for the agent's own network.
+        from: Option<Arc<PodName>>,
         /// The address; none for DNS.
         address: Option<SocketAddr>,
         /// Why.
@@ -126,12 +144,25 @@ pub enum Transition {
     Closed {
         /// The check.
         id: Arc<CheckId>,
+        /// The pod that it was seen from; none for the agent's own network.
+        from: Option<Arc<PodName>>,
         /// The address; none for DNS.
         address: Option<SocketAddr>,
         /// How.
         closed: Closed,
         /// How long it was open.
         after: Duration,
+    },
+    /// What was open while the pod or the target was new is not open any more.
+    Startup {
+        /// The check.
+        id: Arc<CheckId>,
+        /// The pod that it was seen from; none for the agent's own network.
+        from: Option<Arc<PodName>>,
+        /// The address.
+        address: Option<SocketAddr>,
+        /// From the start of the newer of the two until it was first seen blocked.
+        length: Duration,
     },
     /// A check's reason changed.
     Changed {
@@ -159,6 +190,8 @@ pub struct Snapshot {
     pub config_hash: Arc<str>,
     /// What is not tested.
     pub not_tested: Vec<crate::plan::NotTested>,
+    /// This node's pods, where they are looked at.
+    pub node: Option<NodeView>,
 }
 
 /// A planned check and the latest that is known of it.
@@ -191,6 +224,15 @@ impl CheckView {
     }
 }
 
+/// What is known of this node's pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeView {
+    /// Running pods of each zone.
+    pub zones: BTreeMap<Arc<str>, usize>,
+    /// The container runtime answered the last time it was asked.
+    pub runtime_answers: bool,
+}
+
 /// A boundary for readers.
 #[derive(Clone, Debug)]
 pub struct BoundaryView {
@@ -202,12 +244,16 @@ pub struct BoundaryView {
     pub to: Arc<str>,
     /// What is promised.
     pub expect: Expect,
+    /// Where the sockets of its probes are born.
+    pub vantage: VantageMode,
     /// Time between the starts of two sweeps.
     pub interval: Duration,
-    /// End of the last sweep; none before the first.
+    /// End of the last sweep, of several sources the one that is longest ago; none before the first.
     pub completed: Option<Timestamp>,
-    /// How long it took.
+    /// How long it took; of several sources the longest.
     pub took: Option<Duration>,
+    /// From the start of the first to the end of the last of these sweeps.
+    pub span: Option<(Timestamp, Timestamp)>,
 }
 
 /// Findings ever opened on one boundary by one kind of check.
@@ -219,11 +265,10 @@ pub struct FindingCount {
     pub last: Option<Timestamp>,
 }
 
-/// Records sweeps and publishes snapshots.
+/// Records sweeps and gives snapshots.
 #[derive(Debug, Default)]
 pub struct Ledger {
     state: Mutex<State>,
-    snapshot: ArcSwap<Snapshot>,
 }
 
 #[derive(Debug, Default)]
@@ -231,9 +276,21 @@ struct State {
     checks: BTreeMap<Arc<CheckId>, Entry>,
     boundaries: Vec<BoundaryView>,
     counts: BTreeMap<(Arc<str>, CheckKind), FindingCount>,
-    controls: BTreeMap<Arc<str>, Vec<ControlState>>,
+    sources: BTreeMap<(Arc<str>, Arc<Identity>), Swept>,
     config_hash: Arc<str>,
     not_tested: Vec<crate::plan::NotTested>,
+    node: Option<NodeView>,
+    /// As it was last asked for; none where something was recorded since. Many identities are recorded for each that asks.
+    snapshot: Option<Arc<Snapshot>>,
+}
+
+/// The last sweep of a boundary from one source.
+#[derive(Debug)]
+struct Swept {
+    started: Timestamp,
+    completed: Timestamp,
+    took: Duration,
+    controls: Vec<ControlState>,
 }
 
 #[derive(Debug)]
@@ -247,7 +304,13 @@ struct Entry {
 impl Ledger {
     /// The current snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.load_full()
+        let mut state = self.state();
+        if let Some(snapshot) = &state.snapshot {
+            return snapshot.clone();
+        }
+        let snapshot = Arc::new(Snapshot::of(&state));
+        state.snapshot = Some(snapshot.clone());
+        snapshot
     }
 
     /// Makes the ledger follow a plan: new checks are pending, results and findings of checks that stay are kept, what is
@@ -256,23 +319,19 @@ impl Ledger {
         let mut state = self.state();
         let mut transitions = Vec::new();
         let mut before = std::mem::take(&mut state.checks);
-        let views = std::mem::take(&mut state.boundaries);
+        state.boundaries = plan.boundaries.iter().map(|planned| boundary_view(planned)).collect();
         for planned in &plan.boundaries {
             let boundary = &planned.boundary;
-            let known = views.iter().find(|v| v.name == boundary.name);
-            state.boundaries.push(BoundaryView {
-                name: boundary.name.clone(),
-                from: boundary.from.clone(),
-                to: boundary.to.clone(),
-                expect: boundary.expect,
-                interval: boundary.interval,
-                completed: known.and_then(|v| v.completed),
-                took: known.and_then(|v| v.took),
-            });
-            for check in &planned.checks {
-                if boundary.expect == Expect::Blocked && check.mode == Mode::Judge {
-                    state.counts.entry((boundary.name.clone(), check.id.kind)).or_default();
-                }
+            let co_residency = boundary.co_residency.map(|mode| (CheckKind::NodeCoResidency, mode));
+            let reach = planned.reach.iter().map(|check| (check.id.kind, check.mode));
+            let kinds = reach.chain(boundary.techniques.iter().copied()).chain(co_residency);
+            for (kind, _) in kinds.filter(|(_, mode)| boundary.expect == Expect::Blocked && *mode == Mode::Judge) {
+                state.counts.entry((boundary.name.clone(), kind)).or_default();
+            }
+        }
+        for leg in &plan.legs {
+            let boundary = &leg.boundary.boundary;
+            for check in leg.checks() {
                 // With another mode it is another question: what was known of it goes the way of what is not planned.
                 let same = before.get(&check.id).is_some_and(|entry| entry.mode == check.mode);
                 let known = if same { before.remove(&check.id) } else { None };
@@ -283,33 +342,31 @@ impl Ledger {
                     findings: Findings::default(),
                 });
                 entry.round = boundary.interval;
-                entry.findings.keep_planned(
-                    &check.question,
-                    |address, after| {
-                        transitions.push(Transition::Closed {
-                            id: check.id.clone(),
-                            address,
-                            closed: Closed::Gone,
-                            after,
-                        });
-                    },
-                    now,
-                );
+                entry.findings.keep_planned(&check.question, &leg.stand.speakers, |finding| {
+                    transitions.push(finding.closed(&check.id, Closed::Gone, now));
+                });
                 state.checks.insert(check.id.clone(), entry);
             }
         }
-        for (id, mut entry) in before {
-            entry.findings.close_all(now, |address, after| {
-                transitions.push(Transition::Closed { id: id.clone(), address, closed: Closed::Gone, after });
-            });
+        for (id, entry) in before {
+            transitions.extend(entry.findings.iter().map(|finding| finding.closed(&id, Closed::Gone, now)));
         }
-        let State { boundaries, counts, controls, .. } = &mut *state;
+        let State { boundaries, counts, sources, .. } = &mut *state;
         counts.retain(|(boundary, _), _| boundaries.iter().any(|b| b.name == *boundary));
-        controls.retain(|boundary, _| boundaries.iter().any(|b| b.name == *boundary));
+        let planned: BTreeSet<(&Arc<str>, &Arc<Identity>)> =
+            plan.legs.iter().map(|leg| (&leg.boundary.boundary.name, &leg.stand.source.identity)).collect();
+        sources.retain(|(boundary, source), _| planned.contains(&(boundary, source)));
         state.config_hash = config_hash.into();
         state.not_tested = plan.not_tested.clone();
-        self.publish(&state);
+        state.snapshot = None;
         transitions
+    }
+
+    /// Notes what is known of this node's pods.
+    pub fn note_node(&self, node: Option<NodeView>) {
+        let mut state = self.state();
+        state.node = node;
+        state.snapshot = None;
     }
 
     /// Records a sweep. Results of checks that are no longer planned, or no longer in that mode, are dropped.
@@ -321,6 +378,15 @@ impl Ledger {
             let Some(entry) = known else { continue };
             let before = view(&result.id, entry).reason_at(report.ended);
             let first = entry.result.is_none();
+            if let Evidence::Reach(addresses) = &result.evidence {
+                let startups = addresses.iter().filter_map(|(seen, _)| Some((seen, seen.startup?)));
+                transitions.extend(startups.map(|(seen, milliseconds)| Transition::Startup {
+                    id: result.id.clone(),
+                    from: seen.from.clone(),
+                    address: seen.address,
+                    length: Duration::from_millis(milliseconds.get().into()),
+                }));
+            }
             let mut opened = 0;
             if result.id.expect == Expect::Blocked && result.mode == Mode::Judge {
                 opened = entry.findings.record(result, &mut transitions);
@@ -337,28 +403,34 @@ impl Ledger {
                 count.last = Some(result.at);
             }
         }
-        state.controls.insert(report.boundary.clone(), report.controls.clone());
-        if let Some(boundary) = state.boundaries.iter_mut().find(|b| b.name == report.boundary) {
-            boundary.completed = Some(report.started + jiff::SignedDuration::try_from(report.took).unwrap_or_default());
-            boundary.took = Some(report.took);
+        if state.boundaries.iter().any(|b| b.name == report.boundary) {
+            let swept = Swept {
+                started: report.started,
+                completed: report.started + jiff::SignedDuration::try_from(report.took).unwrap_or_default(),
+                took: report.took,
+                controls: report.controls.clone(),
+            };
+            state.sources.insert((report.boundary.clone(), report.source.clone()), swept);
         }
-        self.publish(&state);
+        state.snapshot = None;
         transitions
     }
 
-    /// What the next sweep of a boundary has to go on with.
-    pub fn carried(&self, boundary: &str) -> Carried {
+    /// What the next sweep of a boundary from a source has to go on with.
+    pub fn carried(&self, leg: &Leg) -> Carried {
         let state = self.state();
         let mut carried = Carried::default();
-        for (id, entry) in state.checks.iter().filter(|(id, _)| *id.boundary == *boundary) {
-            let addresses: Vec<SocketAddr> = entry.findings.addresses().collect();
-            if !addresses.is_empty() {
-                carried.pinned.insert(id.clone(), addresses);
+        for check in leg.checks() {
+            let Some((id, entry)) = state.checks.get_key_value(&check.id) else { continue };
+            let pairs: Vec<Pair> = entry.findings.pairs().collect();
+            if !pairs.is_empty() {
+                carried.pinned.insert(id.clone(), pairs);
             }
             if let Some(result) = &entry.result
                 && let Evidence::Dns(_) = &result.evidence
             {
                 carried.dns.insert(id.clone(), result.clone());
+                carried.dns_from = carried.dns_from.or_else(|| entry.findings.iter().find_map(|f| f.from.clone()));
             }
         }
         carried
@@ -367,28 +439,51 @@ impl Ledger {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn publish(&self, state: &State) {
-        let mut controls: Vec<ControlState> = Vec::new();
-        for control in state.controls.values().flatten() {
-            // One control serves several boundaries: it is as good as its worst sweep.
-            let same = |c: &&mut ControlState| {
-                (&c.source, c.kind, &c.control) == (&control.source, control.kind, &control.control)
-            };
-            match controls.iter_mut().find(same) {
-                Some(known) => known.ok &= control.ok,
-                None => controls.push(control.clone()),
-            }
+impl Snapshot {
+    fn of(state: &State) -> Self {
+        let mut controls: BTreeMap<(&Arc<Identity>, &str, &Arc<str>), ControlState> = BTreeMap::new();
+        for control in state.sources.values().flat_map(|swept| &swept.controls) {
+            // One control serves several boundaries and pods: it is as good as its worst sweep.
+            let ControlState { source, kind, control: name, ok } = control;
+            controls.entry((source, *kind, name)).or_insert_with(|| control.clone()).ok &= *ok;
         }
-        self.snapshot.store(Arc::new(Snapshot {
+        Self {
             checks: state.checks.iter().map(|(id, entry)| view(id, entry)).collect(),
-            boundaries: state.boundaries.clone(),
+            boundaries: state.boundaries.iter().map(|view| with_sweeps(view, &state.sources)).collect(),
             findings: state.counts.clone(),
-            controls,
+            controls: controls.into_values().collect(),
             config_hash: state.config_hash.clone(),
             not_tested: state.not_tested.clone(),
-        }));
+            node: state.node.clone(),
+        }
     }
+}
+
+fn boundary_view(planned: &BoundaryPlan) -> BoundaryView {
+    let boundary = &planned.boundary;
+    BoundaryView {
+        name: boundary.name.clone(),
+        from: boundary.from.clone(),
+        to: boundary.to.clone(),
+        expect: boundary.expect,
+        vantage: planned.mode,
+        interval: boundary.interval,
+        completed: None,
+        took: None,
+        span: None,
+    }
+}
+
+/// A boundary is swept when it was swept from each of its sources.
+fn with_sweeps(view: &BoundaryView, sources: &BTreeMap<(Arc<str>, Arc<Identity>), Swept>) -> BoundaryView {
+    let sweeps = || sources.iter().filter(|((boundary, _), _)| *boundary == view.name).map(|(_, swept)| swept);
+    let completed = sweeps().map(|swept| swept.completed).min();
+    let took = sweeps().map(|swept| swept.took).max();
+    let began = sweeps().map(|swept| swept.started).min();
+    let span = began.zip(sweeps().map(|swept| swept.completed).max());
+    BoundaryView { completed, took, span, ..view.clone() }
 }
 
 fn view(id: &Arc<CheckId>, entry: &Entry) -> CheckView {

@@ -12,11 +12,12 @@
 //!
 //! | floor | rooms |
 //! |---|---|
-//! | 7 | `main.rs`: arguments, exit code |
-//! | 6 | [`command`]: one file a subcommand |
-//! | 5 | [`sweep`]: schedule, controls, attempts; [`export`]: metrics, HTTP, page, log, table, JSON |
-//! | 4 | [`ledger`]: latest results, transitions, findings |
-//! | 3 | [`inventory`]: who is where; [`mod@plan`]: configuration to checks; [`probe`]: TCP and DNS; [`verdict`]: the rules; [`lab`]: the demo's lab |
+//! | 8 | `main.rs`: arguments, exit code |
+//! | 7 | [`command`]: one file a subcommand |
+//! | 6 | [`sweep`]: schedule, turns, controls, attempts; [`export`]: metrics, HTTP, page, log, table, JSON |
+//! | 5 | [`ledger`]: latest results, transitions, findings |
+//! | 4 | [`mod@plan`]: configuration and inventory to checks |
+//! | 3 | [`inventory`]: who is where: names, pods, identities; [`probe`]: TCP and DNS; [`verdict`]: the rules; [`lab`]: the demo's lab |
 //! | 2 | [`config`]: the document; [`vantage`]: where sockets are born; [`observation`]: what can be seen; [`pace`]: budgets |
 //! | 1 | [`model`]: the words; [`cli`]: the command line |
 //!

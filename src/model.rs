@@ -65,6 +65,8 @@ words! {
         HostAnswered = "host-answered",
         /// Names of the protected zone were disclosed.
         Disclosed = "disclosed",
+        /// Pods of both zones run on this node.
+        CoResident = "co-resident",
         /// A finding is still open: it was not reached now, but not yet often enough in a row to be closed.
         FindingOpen = "finding-open",
         /// Expected open, and not reached from a vantage that was proven good.
@@ -76,6 +78,14 @@ words! {
         Pending = "pending",
         /// The vantage accepts connections to an address that nobody has: a proxy answers for everybody.
         Captured = "captured",
+        /// The container runtime does not say which pods run on this node.
+        RuntimeUnreadable = "runtime-unreadable",
+        /// The pod's runtime hides its network namespace: Kata, gVisor.
+        VantageUnsupported = "vantage-unsupported",
+        /// The pod's network namespace could not be entered: a mount, a capability or a security module.
+        VantageClosed = "vantage-closed",
+        /// The pod that the sockets stood in died meanwhile.
+        VantageGone = "vantage-gone",
         /// The positive control of this family and transport was not reached before and after.
         VantageOffline = "vantage-offline",
         /// The controls lost packets, so silence proves nothing.
@@ -124,6 +134,8 @@ words! {
         NothingDisclosed = "nothing-disclosed",
         /// Expected open, and reached.
         Reachable = "reachable",
+        /// No two pods of the two zones run on this node.
+        Apart = "apart",
     }
 }
 
@@ -132,12 +144,14 @@ impl Reason {
     pub const fn verdict(self) -> Verdict {
         use Reason::*;
         match self {
-            Reached | HostAnswered | Disclosed | FindingOpen | NotReached => Verdict::Fail,
-            Stale | Pending | Captured | VantageOffline | Lossy | TargetDown | WitnessUnclear | NoBackend
-            | ClosedAmbiguous | RefusedAmbiguous | Unreachable | Unresolved | LocalError | ControlFailed
-            | LostQueries | ServerError | Cut | Unsteady => Verdict::Inconclusive,
+            Reached | HostAnswered | Disclosed | CoResident | FindingOpen | NotReached => Verdict::Fail,
+            Stale | Pending | Captured | RuntimeUnreadable | VantageUnsupported | VantageClosed | VantageGone
+            | VantageOffline | Lossy | TargetDown | WitnessUnclear | NoBackend | ClosedAmbiguous | RefusedAmbiguous
+            | Unreachable | Unresolved | LocalError | ControlFailed | LostQueries | ServerError | Cut | Unsteady => {
+                Verdict::Inconclusive
+            }
             NoWitness | VirtualAddress | ClosedUnwitnessed | NoSelfCheck | NotCovered => Verdict::Unverified,
-            Blocked | NothingDisclosed | Reachable => Verdict::Pass,
+            Blocked | NothingDisclosed | Reachable | Apart => Verdict::Pass,
         }
     }
 
@@ -148,11 +162,18 @@ impl Reason {
             Reached => "the connection was accepted",
             HostAnswered => "the target's host answered with RST: the path is open",
             Disclosed => "the server tells of the protected zone",
+            CoResident => "pods of both zones run on this node",
             FindingOpen => "not reached now, but the finding is not closed yet",
             NotReached => "expected open, and not reached",
             Stale => "the last result is too old",
             Pending => "not probed yet",
-            Captured => "the vantage connects to an address that nobody has: a proxy answers for everybody",
+            Captured => {
+                "a proxy answers for everybody: the vantage connects to an address that nobody has, or a sidecar listens"
+            }
+            RuntimeUnreadable => "the container runtime does not say which pods run on this node",
+            VantageUnsupported => "the pod's runtime hides its network: nothing can be probed from inside",
+            VantageClosed => "the pod's network namespace could not be entered: see the log, or `segprobe vantages`",
+            VantageGone => "the pod that was probed from died meanwhile",
             VantageOffline => "the vantage could not reach its own controls",
             Lossy => "the vantage loses packets: silence proves nothing",
             TargetDown => "the witness could not reach it either",
@@ -176,6 +197,7 @@ impl Reason {
             Blocked => "not reached, while a witness reached it before and after",
             NothingDisclosed => "the technique found only what it may find",
             Reachable => "reached, as expected",
+            Apart => "no pods of the two zones run together on this node",
         }
     }
 }
@@ -248,6 +270,32 @@ words! {
         ZoneTransfer = "zone-transfer",
         /// DNS: the names of addresses (PTR).
         ReverseSweep = "reverse-sweep",
+        /// Whether pods of both zones run on this node.
+        NodeCoResidency = "node-co-residency",
+    }
+}
+
+words! {
+    /// Where the sockets of the probes are born.
+    VantageMode {
+        /// In the agent's own network.
+        Own = "own",
+        /// In the network namespaces of the pods of this node.
+        Pods = "pods",
+    }
+}
+
+words! {
+    /// Who vouches that a target is alive.
+    WitnessKind {
+        /// The listener table of the target pod's own network namespace: no packet is sent.
+        Listening = "listening",
+        /// The node's own network, for pods on this node.
+        Node = "node",
+        /// Another pod of the target's zone.
+        Pod = "pod",
+        /// Another source address of the agent.
+        Source = "source",
     }
 }
 
@@ -314,6 +362,21 @@ pub struct Identity {
     pub name: Arc<str>,
 }
 
+/// A pod that probes were sent from: for evidence, never for labels.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodName {
+    /// Its sandbox: another one after a restart of the pod.
+    pub sandbox: Arc<str>,
+    /// `namespace/name`.
+    pub name: Arc<str>,
+}
+
+impl Serialize for PodName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.name)
+    }
+}
+
 /// The identity of a check: one question. Two checks never share it; it is also the identity of its series.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CheckId {
@@ -325,11 +388,11 @@ pub struct CheckId {
     pub kind: CheckKind,
     /// From where.
     pub source: Arc<Identity>,
-    /// The target's Kubernetes namespace; empty for DNS and for targets outside of the cluster.
+    /// The target's Kubernetes namespace; empty for DNS, co-residency and targets outside of the cluster.
     pub target_namespace: Arc<str>,
-    /// `service:port`, or the DNS server's name.
+    /// `service:port`, the DNS server's name, or for co-residency the zone's.
     pub target: Arc<str>,
-    /// How the target is addressed; none for DNS.
+    /// How the target is addressed; none for DNS and co-residency.
     pub via: Option<Via>,
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     sync::Arc,
     time::Instant,
 };
@@ -10,7 +11,7 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::model::{AddressKind, words};
+use crate::model::{AddressKind, PodName, WitnessKind, words};
 
 words! {
     /// The state that a TCP connect, or a DNS query over UDP, showed, in nmap's sense.
@@ -81,10 +82,17 @@ pub struct AddressSeen {
     pub address: Option<SocketAddr>,
     /// Who answers there.
     pub kind: AddressKind,
+    /// The pod that the attempts were made from; none for the agent's own network.
+    pub from: Option<Arc<PodName>>,
     /// False where the target no longer has the address, and it is probed only because its finding is open.
     pub listed: bool,
-    /// The attempts, in order; never empty.
+    /// The attempts, in order; empty only where no socket could be made at all.
     pub attempts: Box<[TcpSeen]>,
+    /// It was open while the pod or the target was new, and then no more: an enforcer that admits everything for a moment.
+    /// Milliseconds from the start of the newer of the two until it was first seen not open.
+    pub startup: Option<NonZeroU32>,
+    /// A port on which a known sidecar listens, where the attempts were made from.
+    pub sidecar: Option<u16>,
     /// The witness's connects before and after the attempts, where there is a witness.
     pub witness: Option<Box<WitnessSeen>>,
     /// When the first attempt began.
@@ -93,15 +101,41 @@ pub struct AddressSeen {
     pub ended: Instant,
 }
 
-/// What a vantage that may reach the target saw of it.
+/// What a witness saw of the target.
 #[derive(Clone, Debug, Serialize)]
 pub struct WitnessSeen {
-    /// Who spoke: a stable name for people.
+    /// What kind of witness spoke.
+    pub by: WitnessKind,
+    /// Who spoke, for people: a pod's name, `this node`, source addresses.
     pub name: Arc<str>,
     /// Before the attempts.
-    pub before: TcpSeen,
+    pub before: WitnessSaw,
     /// After them; absent where an attempt was open, so that nothing is left to prove.
-    pub after: Option<TcpSeen>,
+    pub after: Option<WitnessSaw>,
+}
+
+/// One look of a witness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum WitnessSaw {
+    /// A connect, from a vantage that may reach the target.
+    Connect(TcpSeen),
+    /// A look into the listener table of the target's own network namespace.
+    Listener {
+        /// Whether the port is listened on, at the target's address.
+        listening: bool,
+    },
+}
+
+impl WitnessSaw {
+    /// True where somebody accepts connections there, none where nothing was seen.
+    pub const fn is_alive(self) -> Option<bool> {
+        match self {
+            Self::Listener { listening } => Some(listening),
+            Self::Connect(TcpSeen { outcome: TcpOutcome::Error | TcpOutcome::Unresolved, .. }) => None,
+            Self::Connect(seen) => Some(matches!(seen.outcome, TcpOutcome::Open)),
+        }
+    }
 }
 
 /// One connect of a control.
@@ -124,6 +158,15 @@ pub struct ControlRound {
     pub positive: Vec<ControlSeen>,
     /// Connects to what nobody has.
     pub negative: Vec<ControlSeen>,
+}
+
+/// Pods of the two zones of a boundary on this node; none where the container runtime does not tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeSeen {
+    /// Names of pods of the zone that the boundary starts from: some of them, and how many there are.
+    pub from: Option<(Vec<Arc<str>>, usize)>,
+    /// The same of the zone that is protected.
+    pub to: Option<(Vec<Arc<str>>, usize)>,
 }
 
 words! {

@@ -1,7 +1,7 @@
 //! How fast packets may leave: a paced schedule, shared by whoever sends under one budget.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -23,14 +23,6 @@ impl Pace {
         Self { gap: Duration::from_secs(1) / per_second.max(1), next: Mutex::new(None) }
     }
 
-    /// Waits for this caller's turn. Turns are given in the order of the calls.
-    pub async fn turn(&self) {
-        let at = self.reserve();
-        if !Self::is_due(at) {
-            tokio::time::sleep_until(at).await;
-        }
-    }
-
     /// Takes a turn and tells when it is, for a caller that has other things to wait for meanwhile.
     pub fn reserve(&self) -> Instant {
         let now = Instant::now();
@@ -44,10 +36,53 @@ impl Pace {
     pub fn is_due(at: Instant) -> bool {
         at <= Instant::now() + GRAIN
     }
+}
 
-    /// Time between two turns.
-    pub const fn gap(&self) -> Duration {
-        self.gap
+/// Who waits long for a turn waits until the next multiple of this: a hundred slow senders are woken together fifty times a
+/// second and not each by itself, which costs more than what they send.
+const STEP: Duration = Duration::from_millis(20);
+
+/// Several paces at once: what starts waits for its turn in each of them.
+#[derive(Clone, Debug)]
+pub struct Paces {
+    paces: Arc<[Arc<Pace>]>,
+    in_step_since: Option<Instant>,
+}
+
+impl Paces {
+    /// Under all of these.
+    pub fn new(paces: impl IntoIterator<Item = Arc<Pace>>) -> Self {
+        Self { paces: paces.into_iter().collect(), in_step_since: None }
+    }
+
+    /// The same, in step with all others since the same moment, where turns are at least two steps of 20 ms apart. On average
+    /// the pace stays what it is.
+    #[must_use]
+    pub fn in_step(self, since: Instant) -> Self {
+        let is_slow = self.gap() >= 2 * STEP;
+        Self { in_step_since: is_slow.then_some(since), ..self }
+    }
+
+    /// Waits for this caller's turn. Turns are given in the order of the calls.
+    pub async fn turn(&self) {
+        let mut at = self.reserve();
+        if let Some(since) = self.in_step_since {
+            let steps = at.saturating_duration_since(since).as_nanos().div_ceil(STEP.as_nanos());
+            at = since + STEP * u32::try_from(steps).unwrap_or(u32::MAX);
+        }
+        if !Pace::is_due(at) {
+            tokio::time::sleep_until(at).await;
+        }
+    }
+
+    /// See [`Pace::reserve`].
+    pub fn reserve(&self) -> Instant {
+        self.paces.iter().map(|pace| pace.reserve()).max().unwrap_or_else(Instant::now)
+    }
+
+    /// Time between two turns: the slowest pace's.
+    pub fn gap(&self) -> Duration {
+        self.paces.iter().map(|pace| pace.gap).max().unwrap_or_default()
     }
 }
 
@@ -57,7 +92,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn starts_are_spaced_and_pauses_are_not_made_up_for() {
-        let pace = Pace::per_second(10);
+        let pace = Paces::new([Arc::new(Pace::per_second(10)), Arc::new(Pace::per_second(1_000))]);
         let begin = Instant::now();
         for _ in 0..11 {
             pace.turn().await;
@@ -75,8 +110,40 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn slow_senders_are_woken_together_and_keep_their_pace() {
+        let since = Instant::now();
+        let senders: Vec<Paces> = (0..10).map(|_| Paces::new([Arc::new(Pace::per_second(5))]).in_step(since)).collect();
+        let mut wakings = std::collections::BTreeSet::new();
+        let sender = async |sender: &Paces, begins: u64| {
+            // Each at a moment of its own.
+            tokio::time::sleep(Duration::from_millis(begins)).await;
+            let mut woken = Vec::new();
+            for _ in 0..11 {
+                sender.turn().await;
+                woken.push(since.elapsed());
+            }
+            woken
+        };
+        let woken = futures_util::future::join_all(senders.iter().zip(1..).map(|(s, begins)| sender(s, begins))).await;
+        for each in &woken {
+            let took = *each.last().unwrap() - each[0];
+            assert!((Duration::from_millis(1980)..=Duration::from_millis(2020)).contains(&took), "{took:?}");
+            wakings.extend(each.iter().map(|at| at.as_millis() / 2));
+        }
+        assert_eq!(wakings.len(), 11, "{wakings:?}");
+        // Who is fast is not put in step: it would be made slow.
+        let fast = Paces::new([Arc::new(Pace::per_second(1_000))]).in_step(since);
+        let begin = Instant::now();
+        for _ in 0..1_001 {
+            fast.turn().await;
+        }
+        let took = begin.elapsed();
+        assert!((Duration::from_millis(980)..=Duration::from_millis(1020)).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_fast_pace_is_kept_on_average() {
-        let pace = Pace::per_second(10_000);
+        let pace = Paces::new([Arc::new(Pace::per_second(10_000))]);
         let begin = Instant::now();
         for _ in 0..5_000 {
             pace.turn().await;

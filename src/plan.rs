@@ -1,7 +1,7 @@
 //! From configuration and inventory to checks. Pure: the same input gives the same plan.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -11,36 +11,32 @@ use serde::Serialize;
 
 use crate::{
     config::{Address, Boundary, Config, DnsServer, PositiveControl, Target},
-    model::{AddressKind, CheckId, CheckKind, Expect, Family, Identity, Mode, NegativeControl, Transport, Via},
+    inventory::stands::{Source, Speakers, Stand},
+    model::{
+        AddressKind, CheckId, CheckKind, Expect, Family, Identity, Mode, NegativeControl, Transport, VantageMode, Via,
+    },
 };
 
 /// Everything that will be asked.
 #[derive(Debug)]
 pub struct Plan {
     /// One for each boundary, in the order of the configuration.
-    pub boundaries: Vec<BoundaryPlan>,
-    /// The identity that the agent's own sockets speak for.
-    pub source: Arc<Identity>,
-    /// Positive controls of the own vantage over TCP.
-    pub positive: Vec<SocketAddr>,
-    /// The same over UDP: DNS servers that it may ask.
-    pub positive_udp: Vec<SocketAddr>,
-    /// Negative controls, each also on the ports of the positive controls in its range: a proxy that answers for those would
-    /// make an offline vantage look good.
-    pub negative: Vec<NegativeControl>,
-    /// Servers that resolve the names of targets.
-    pub resolver: Vec<SocketAddr>,
+    pub boundaries: Vec<Arc<BoundaryPlan>>,
+    /// Who asks what: each boundary from each identity that stands in its zone.
+    pub legs: Vec<Arc<Leg>>,
     /// What will not be tested, or cannot be proven, and why.
     pub not_tested: Vec<NotTested>,
 }
 
-/// The checks of one boundary and what they share.
+/// What one boundary asks, whoever asks it.
 #[derive(Debug)]
 pub struct BoundaryPlan {
     /// The boundary's rules.
     pub boundary: Boundary,
-    /// Its checks; no two share an identity.
-    pub checks: Vec<Check>,
+    /// Where the sockets of its probes are born.
+    pub mode: VantageMode,
+    /// Its checks of what can be reached, each with the first source's identity.
+    pub reach: Arc<[Check]>,
     /// Namespaces of the zone that is protected.
     pub namespaces: Vec<Arc<str>>,
     /// Known services of that zone: `(namespace, name)`.
@@ -51,10 +47,50 @@ pub struct BoundaryPlan {
     pub pods: BTreeSet<(Arc<str>, IpAddr)>,
     /// True where a witness may reach the zone.
     pub witnessed: bool,
+    /// What of it is not tested, whoever asks.
+    pub not_tested: Vec<NotTested>,
 }
 
-/// One question.
+/// One boundary from one identity.
 #[derive(Debug)]
+pub struct Leg {
+    /// What is asked.
+    pub boundary: Arc<BoundaryPlan>,
+    /// Who asks.
+    pub stand: Stand,
+    /// The checks of what can be reached.
+    pub reach: Arc<[Check]>,
+    /// All others.
+    pub others: Box<[Check]>,
+    /// What its vantages may reach, and what nobody may.
+    pub controls: Arc<ControlAddresses>,
+    /// What is not tested from here, beside what nobody tests.
+    pub not_tested: Vec<NotTested>,
+}
+
+/// What a source may reach, and what nobody may.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ControlAddresses {
+    /// Positive controls over TCP.
+    pub positive: Vec<SocketAddr>,
+    /// The same over UDP: DNS servers that it may ask.
+    pub positive_udp: Vec<SocketAddr>,
+    /// Negative controls, each also on the ports of the positive controls in its range: a proxy that answers for those would
+    /// make an offline vantage look good.
+    pub negative: Vec<NegativeControl>,
+    /// Servers that resolve the names of targets.
+    pub resolver: Vec<SocketAddr>,
+}
+
+impl Plan {
+    /// The addresses that its endpoints are listed with.
+    pub fn endpoints(&self) -> HashSet<IpAddr> {
+        self.boundaries.iter().flat_map(|b| b.reach.iter()).flat_map(|check| check.question.endpoints()).collect()
+    }
+}
+
+/// One question. No two of a plan share an identity.
+#[derive(Clone, Debug)]
 pub struct Check {
     /// Its identity, shared with every result of it.
     pub id: Arc<CheckId>,
@@ -65,7 +101,7 @@ pub struct Check {
 }
 
 /// How a check is asked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Question {
     /// Connect to each address at the port, or send it a DNS query over UDP.
     Reach {
@@ -74,7 +110,7 @@ pub enum Question {
         /// Who answers there.
         kind: AddressKind,
         /// Addresses and names, never empty.
-        addresses: Box<[Address]>,
+        addresses: Arc<[Address]>,
         /// The port.
         port: u16,
     },
@@ -85,20 +121,34 @@ pub enum Question {
         /// Who answers there.
         kind: AddressKind,
     },
+    /// Look which pods run on this node.
+    CoResidency,
 }
 
 impl Question {
+    /// Its addresses, where each is one host's own.
+    pub fn endpoints(&self) -> impl Iterator<Item = IpAddr> {
+        let addresses = match self {
+            Self::Reach { kind: AddressKind::Endpoint, addresses, .. } => &**addresses,
+            _ => &[],
+        };
+        addresses.iter().filter_map(|address| match address {
+            Address::Ip(ip) => Some(*ip),
+            Address::Name(_) => None,
+        })
+    }
+
     /// What carries it, where it is whether addresses can be reached.
     pub const fn transport(&self) -> Option<Transport> {
         match self {
             Self::Reach { transport, .. } => Some(*transport),
-            Self::Dns { .. } => None,
+            Self::Dns { .. } | Self::CoResidency => None,
         }
     }
 }
 
 /// Something that a reader could believe to be tested and is not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct NotTested {
     /// The boundary.
     pub boundary: Arc<str>,
@@ -109,7 +159,7 @@ pub struct NotTested {
 }
 
 /// What a plan costs before a packet is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Cost {
     /// Checks.
     pub checks: usize,
@@ -135,53 +185,204 @@ pub const CONTROL_CONNECTS: usize = 6;
 /// In a long sweep the controls are repeated so often: a vantage that goes offline in between is seen.
 pub const CONTROLS_EVERY: Duration = Duration::from_secs(10);
 
-/// Makes the plan. `system_dns` are the servers that `system` stands for; `namespace` labels the own vantage where the
-/// configuration does not.
-pub fn plan(config: &Config, system_dns: &[SocketAddr], namespace: &str) -> Plan {
-    let source = Arc::new(Identity {
-        namespace: config.vantage.namespace.clone().unwrap_or_else(|| namespace.into()),
-        name: config.vantage.identity.clone().unwrap_or_else(|| "own".into()),
-    });
-    let resolver = match &config.dns.resolver {
-        DnsServer::System => system_dns.to_vec(),
-        DnsServer::Named(_, address, _) => vec![*address],
-    };
-    let mut positive: Vec<SocketAddr> = Vec::new();
-    let mut positive_udp: Vec<SocketAddr> = Vec::new();
-    for (transport, control) in &config.positive {
-        let list = match transport {
-            Transport::Tcp => &mut positive,
-            Transport::Udp => &mut positive_udp,
-        };
-        match control {
-            PositiveControl::Resolver => list.extend(&resolver),
-            PositiveControl::Address(address) => list.push(*address),
-        }
-    }
-    let mut negative = config.negative.clone();
-    for control in &mut negative {
-        let in_range =
-            positive.iter().chain(&positive_udp).filter(|p| control.range.contains(&p.ip())).map(|p| p.port());
-        control.ports.extend(in_range);
-        control.ports.sort_unstable();
-        control.ports.dedup();
-    }
-    let mut not_tested = Vec::new();
-    let boundaries = config
-        .boundaries
-        .iter()
-        .map(|b| boundary_plan(config, b, &source, system_dns, [&positive_udp, &positive], &mut not_tested));
-    Plan { boundaries: boundaries.collect(), source, positive, positive_udp, negative, resolver, not_tested }
+/// Makes the plan for a configuration and who can ask.
+pub fn plan(config: &Config, stands: &[Stand]) -> Plan {
+    // Whoever asks, the targets are the same: where the first is the only one, its checks need no copy.
+    let nobody = || Arc::new(Identity { namespace: "".into(), name: "".into() });
+    let first = stands.first().map_or_else(nobody, |stand| stand.source.identity.clone());
+    let boundaries = config.boundaries.iter().map(|b| Arc::new(boundary_plan(config, b, &first)));
+    let empty = Plan { boundaries: boundaries.collect(), legs: Vec::new(), not_tested: Vec::new() };
+    empty.with_stands(config, stands)
 }
 
-fn boundary_plan(
-    config: &Config,
+impl Plan {
+    /// The same for others who ask. What is asked from a source that stays is the same in memory, too.
+    #[must_use]
+    pub fn with_stands(&self, config: &Config, stands: &[Stand]) -> Self {
+        let known: HashMap<(&Arc<str>, &Arc<Source>), &Arc<Leg>> =
+            self.legs.iter().map(|leg| ((&leg.boundary.boundary.name, &leg.stand.source), leg)).collect();
+        let mut legs: Vec<Arc<Leg>> = Vec::new();
+        let mut not_tested = Vec::new();
+        for planned in &self.boundaries {
+            let boundary = &planned.boundary;
+            let before = legs.len();
+            let here = stands.iter().filter(|s| s.source.zone.as_ref().is_none_or(|zone| *zone == boundary.from));
+            for stand in here {
+                let leg = match known.get(&(&boundary.name, &stand.source)) {
+                    Some(leg) => leg.with_speakers(stand.clone()),
+                    None => Leg::new(config, planned, stand.clone()),
+                };
+                legs.push(Arc::new(leg));
+            }
+            if legs.len() == before {
+                let what = format!("boundary `{}` from this node", boundary.name);
+                let why = format!("no pod of zone `{}` that can be probed from runs here", boundary.from);
+                not_tested.push(NotTested { boundary: boundary.name.clone(), what, why });
+            }
+            not_tested.extend(planned.not_tested.iter().cloned());
+            let mut told = BTreeSet::new();
+            let of_legs = legs[before..].iter().flat_map(|leg| &leg.not_tested);
+            // What is not tested from several identities is told once.
+            not_tested.extend(of_legs.filter(|gap| told.insert(*gap)).cloned());
+            legs.extend(Leg::of_node(planned).map(Arc::new));
+        }
+        Self { boundaries: self.boundaries.clone(), legs, not_tested }
+    }
+}
+
+impl ControlAddresses {
+    fn new(config: &Config, source: &Source) -> Self {
+        let resolver = match &config.dns.resolver {
+            DnsServer::System => source.system_dns.to_vec(),
+            DnsServer::Named(_, address, _) => vec![*address],
+        };
+        let mut positive: Vec<SocketAddr> = Vec::new();
+        let mut positive_udp: Vec<SocketAddr> = Vec::new();
+        for (transport, control) in &config.positive {
+            let list = match transport {
+                Transport::Tcp => &mut positive,
+                Transport::Udp => &mut positive_udp,
+            };
+            match control {
+                PositiveControl::Resolver => list.extend(&resolver),
+                PositiveControl::Address(address) => list.push(*address),
+            }
+        }
+        let mut negative = config.negative.clone();
+        for control in &mut negative {
+            let in_range =
+                positive.iter().chain(&positive_udp).filter(|p| control.range.contains(&p.ip())).map(|p| p.port());
+            control.ports.extend(in_range);
+            control.ports.sort_unstable();
+            control.ports.dedup();
+        }
+        Self { positive, positive_udp, negative, resolver }
+    }
+}
+
+impl Leg {
+    fn new(config: &Config, planned: &Arc<BoundaryPlan>, stand: Stand) -> Self {
+        let identity = &stand.source.identity;
+        let is_own = |check: &Check| Arc::ptr_eq(&check.id.source, identity);
+        let reach = if planned.reach.iter().all(is_own) {
+            planned.reach.clone()
+        } else {
+            planned.reach.iter().map(|check| check.asked_by(identity)).collect()
+        };
+        let controls = ControlAddresses::new(config, &stand.source);
+        let mut not_tested = Vec::new();
+        families_without_control(&planned.boundary, &reach, &controls, &mut not_tested);
+        let others = dns_checks(config, planned, &stand.source, &mut not_tested);
+        let controls = Arc::new(controls);
+        Self { boundary: planned.clone(), stand, reach, others: others.into(), controls, not_tested }
+    }
+
+    fn with_speakers(&self, stand: Stand) -> Self {
+        let Self { boundary, reach, others, controls, not_tested, .. } = self;
+        let (reach, others, controls) = (reach.clone(), others.clone(), controls.clone());
+        Self { boundary: boundary.clone(), stand, reach, others, controls, not_tested: not_tested.clone() }
+    }
+
+    /// What is asked of the node itself.
+    fn of_node(planned: &Arc<BoundaryPlan>) -> Option<Self> {
+        let boundary = &planned.boundary;
+        let mode = boundary.co_residency?;
+        let identity = Arc::new(Identity { namespace: "".into(), name: boundary.from.clone() });
+        let id = CheckId {
+            boundary: boundary.name.clone(),
+            expect: boundary.expect,
+            kind: CheckKind::NodeCoResidency,
+            source: identity.clone(),
+            target_namespace: "".into(),
+            target: boundary.to.clone(),
+            via: None,
+        };
+        let source = Source { identity, zone: Some(boundary.from.clone()), system_dns: Box::default() };
+        Some(Self {
+            boundary: planned.clone(),
+            stand: Stand { source: Arc::new(source), speakers: Speakers::Node },
+            reach: Arc::default(),
+            others: [Check { id: Arc::new(id), mode, question: Question::CoResidency }].into(),
+            controls: Arc::default(),
+            not_tested: Vec::new(),
+        })
+    }
+
+    /// All its checks.
+    pub fn checks(&self) -> impl Iterator<Item = &Check> {
+        self.reach.iter().chain(&self.others)
+    }
+}
+
+impl Check {
+    fn asked_by(&self, source: &Arc<Identity>) -> Self {
+        let id = CheckId { source: source.clone(), ..(*self.id).clone() };
+        Self { id: Arc::new(id), mode: self.mode, question: self.question.clone() }
+    }
+}
+
+fn families_without_control(
     boundary: &Boundary,
-    source: &Arc<Identity>,
-    system_dns: &[SocketAddr],
-    positive: [&[SocketAddr]; 2],
+    reach: &[Check],
+    controls: &ControlAddresses,
     not_tested: &mut Vec<NotTested>,
-) -> BoundaryPlan {
+) {
+    let mut ways: BTreeSet<(Family, Transport)> = BTreeSet::new();
+    for check in reach {
+        if let Question::Reach { transport, addresses, .. } = &check.question {
+            ways.extend(addresses.iter().filter_map(|address| match address {
+                Address::Ip(ip) => Some((Family::of(*ip), *transport)),
+                Address::Name(_) => None,
+            }));
+        }
+    }
+    for (family, transport) in ways {
+        let positive = match transport {
+            Transport::Tcp => &controls.positive,
+            Transport::Udp => &controls.positive_udp,
+        };
+        if !positive.iter().any(|p| Family::of(p.ip()) == family) {
+            let over = if transport == Transport::Udp { " over UDP" } else { "" };
+            let what = format!("{family} targets{over}");
+            let why = format!("no positive control of that family{over}: they stay inconclusive");
+            not_tested.push(NotTested { boundary: boundary.name.clone(), what, why });
+        }
+    }
+}
+
+fn dns_checks(config: &Config, planned: &BoundaryPlan, source: &Source, not_tested: &mut Vec<NotTested>) -> Vec<Check> {
+    let BoundaryPlan { boundary, namespaces, services, known_addresses, pods, .. } = planned;
+    let servers = dns_servers(config, &source.system_dns);
+    let mut checks = Vec::new();
+    for (kind, mode) in &boundary.techniques {
+        // Who looks for nothing finds nothing, and that would be a pass without a proof.
+        let gap = match kind {
+            _ if servers.is_empty() => Some("no DNS server is configured or known"),
+            _ if namespaces.is_empty() => Some("the zone has no namespaces"),
+            CheckKind::ServiceLookup if services.is_empty() => Some("no target of the zone is a Service"),
+            CheckKind::PodOracle if pods.is_empty() => Some("no target of the zone has endpoints"),
+            CheckKind::ReverseSweep if known_addresses.is_empty() && config.dns.reverse_ranges.is_empty() => {
+                Some("no target of the zone has an address, and no range is configured")
+            }
+            _ => None,
+        };
+        match gap {
+            Some(why) => not_tested.push(NotTested {
+                boundary: boundary.name.clone(),
+                what: format!("{kind} of zone `{}`", boundary.to),
+                why: why.to_owned(),
+            }),
+            None => {
+                let at = |server| dns_check(boundary, &source.identity, *kind, *mode, server);
+                checks.extend(servers.iter().map(at));
+            }
+        }
+    }
+    checks
+}
+
+fn boundary_plan(config: &Config, boundary: &Boundary, source: &Arc<Identity>) -> BoundaryPlan {
+    let mut not_tested = Vec::new();
     let mut note = |what: String, why: &str| {
         not_tested.push(NotTested { boundary: boundary.name.clone(), what, why: why.to_owned() });
     };
@@ -199,38 +400,21 @@ fn boundary_plan(
     if targets.is_empty() {
         note(format!("TCP to zone `{}`", boundary.to), "no target is in the zone");
     }
-    let mut ways: BTreeSet<(Family, Transport)> = BTreeSet::new();
-    for check in &checks {
-        if let Question::Reach { transport, addresses, .. } = &check.question {
-            ways.extend(addresses.iter().filter_map(|address| match address {
-                Address::Ip(ip) => Some((Family::of(*ip), *transport)),
-                Address::Name(_) => None,
-            }));
-        }
-    }
-    for (family, transport) in ways {
-        if !positive[transport as usize].iter().any(|p| Family::of(p.ip()) == family) {
-            let over = if transport == Transport::Udp { " over UDP" } else { "" };
-            note(
-                format!("{family} targets{over}"),
-                &format!("no positive control of that family{over}: they stay inconclusive"),
-            );
-        }
-    }
-    let witness = config.witnesses.iter().find(|w| w.zone == boundary.to);
+    let witnessed = config.witnesses.iter().any(|w| w.zone == boundary.to);
     if boundary.expect == Expect::Blocked && !targets.is_empty() {
-        if witness.is_none() {
-            note(
-                format!("that the targets of zone `{}` are alive", boundary.to),
-                "no witness: blocked is `unverified`",
-            );
+        let alive = format!("that the targets of zone `{}` are alive", boundary.to);
+        match config.vantage.mode {
+            _ if witnessed => {}
+            VantageMode::Own => note(alive, "no witness: blocked is `unverified`"),
+            VantageMode::Pods => {
+                note(alive, "no witness but the listeners of pods on this node: blocked elsewhere is `unverified`");
+            }
         }
         if config.negative.is_empty() {
             note("that nobody answers for everybody".into(), "no negative control is configured");
         }
         note("UDP to the targets".into(), "only TCP and DNS are tested; of UDP services only DNS servers");
     }
-    let namespaces = config.zones.get(&boundary.to).cloned().unwrap_or_default();
     // Only DNS checks ask for services and known addresses.
     let known: &[&Target] = if boundary.techniques.is_empty() { &[] } else { &targets };
     let is_service = |t: &&&Target| t.is_service;
@@ -241,24 +425,6 @@ fn boundary_plan(
         in_cluster().flat_map(|t| addresses_of(t).map(|ip| (ip, t.namespace.clone()))).collect();
     let pods: BTreeSet<_> =
         in_cluster().flat_map(|t| t.endpoints.iter().map(|ip| (t.namespace.clone(), *ip))).collect();
-    let servers = dns_servers(config, system_dns);
-    for (kind, mode) in &boundary.techniques {
-        // Who looks for nothing finds nothing, and that would be a pass without a proof.
-        let gap = match kind {
-            _ if servers.is_empty() => Some("no DNS server is configured or known"),
-            _ if namespaces.is_empty() => Some("the zone has no namespaces"),
-            CheckKind::ServiceLookup if services.is_empty() => Some("no target of the zone is a Service"),
-            CheckKind::PodOracle if pods.is_empty() => Some("no target of the zone has endpoints"),
-            CheckKind::ReverseSweep if known_addresses.is_empty() && config.dns.reverse_ranges.is_empty() => {
-                Some("no target of the zone has an address, and no range is configured")
-            }
-            _ => None,
-        };
-        match gap {
-            Some(why) => note(format!("{kind} of zone `{}`", boundary.to), why),
-            None => checks.extend(servers.iter().map(|server| dns_check(boundary, source, *kind, *mode, server))),
-        }
-    }
     let is_on = |kind| boundary.techniques.iter().any(|(on, _)| *on == kind);
     if !boundary.techniques.is_empty() && !is_on(CheckKind::ZoneTransfer) {
         note(
@@ -268,12 +434,14 @@ fn boundary_plan(
     }
     BoundaryPlan {
         boundary: boundary.clone(),
-        checks,
-        namespaces,
+        mode: config.vantage.mode,
+        reach: checks.into(),
+        namespaces: config.zones.get(&boundary.to).map(|zone| zone.namespaces.clone()).unwrap_or_default(),
         services,
         known_addresses: Arc::new(known_addresses),
         pods,
-        witnessed: witness.is_some(),
+        witnessed,
+        not_tested,
     }
 }
 
@@ -307,7 +475,7 @@ fn reach_checks(
             Transport::Udp => CheckKind::DnsQuery,
         };
         let transport = port.transport;
-        let mut add = |via: Via, kind: AddressKind, addresses: Box<[Address]>, port: u16| {
+        let mut add = |via: Via, kind: AddressKind, addresses: Arc<[Address]>, port: u16| {
             if addresses.is_empty() {
                 return;
             }
@@ -326,7 +494,7 @@ fn reach_checks(
                 question: Question::Reach { transport, kind, addresses, port },
             });
         };
-        let ips = |ips: &[IpAddr]| ips.iter().map(|ip| Address::Ip(*ip)).collect::<Box<[Address]>>();
+        let ips = |ips: &[IpAddr]| ips.iter().map(|ip| Address::Ip(*ip)).collect::<Arc<[Address]>>();
         let listed = target.cluster_ips.len() + target.endpoints.len() + target.nodes.len() + target.external.len();
         let named = match &target.address {
             _ if listed > 0 => None,
@@ -346,7 +514,7 @@ fn reach_checks(
                 if let Some(node_port) = port.node_port {
                     add(Via::Nodeport, AddressKind::Virtual, ips(&target.nodes), node_port);
                 }
-                add(Via::External, AddressKind::Virtual, target.external.clone(), port.port);
+                add(Via::External, AddressKind::Virtual, target.external.as_ref().into(), port.port);
             }
         }
     }
@@ -386,48 +554,54 @@ fn dns_check(
     Check { id: Arc::new(id), mode, question: Question::Dns { server: *server, kind: *address_kind } }
 }
 
-impl BoundaryPlan {
-    /// What one sweep of this boundary costs under the configuration's budgets.
-    pub fn cost(&self, config: &Config, positive: &[SocketAddr], negative: &[NegativeControl]) -> Cost {
+impl Leg {
+    /// What one sweep of it costs under the configuration's budgets.
+    pub fn cost(&self, config: &Config) -> Cost {
+        let ControlAddresses { positive, negative, .. } = &*self.controls;
+        let (planned, boundary) = (&self.boundary, &self.boundary.boundary);
         let mut addresses = 0;
         let mut dns_queries = 0;
         let mut dns_seconds: HashMap<SocketAddr, usize> = HashMap::new();
-        for check in &self.checks {
+        for check in self.checks() {
             match &check.question {
                 Question::Reach { addresses: of, .. } => addresses += of.len(),
                 Question::Dns { server, .. } => {
-                    let queries = self.dns_queries(check.id.kind, config);
+                    let queries = planned.dns_queries(check.id.kind, config);
                     dns_queries += queries;
                     *dns_seconds.entry(*server).or_insert(SHARED_QUERIES) += queries;
                 }
+                Question::CoResidency => {}
             }
         }
         dns_queries += SHARED_QUERIES * dns_seconds.len();
-        let witness = if self.witnessed { 2 } else { 0 };
-        let attempts = self.boundary.attempts as usize + witness;
-        let per_second = config.pace.per_second as usize;
+        let witness = if planned.witnessed { 2 } else { 0 };
+        let attempts = boundary.attempts as usize + witness;
+        // From a pod everything goes out at the pod's own pace.
+        let of_pod = config.pods.as_ref().filter(|_| planned.mode == VantageMode::Pods).map(|pods| pods.per_second);
+        let of_pod = of_pod.unwrap_or(u32::MAX);
+        let per_second = config.pace.per_second.min(of_pod) as usize;
+        let queries_per_second = config.dns.queries_per_second.min(of_pod) as usize;
         let paced = (addresses * attempts).div_ceil(per_second);
-        let dns = dns_seconds.values().max().copied().unwrap_or(0).div_ceil(config.dns.queries_per_second as usize);
+        let dns = dns_seconds.values().max().copied().unwrap_or(0).div_ceil(queries_per_second);
         let rounds = addresses.div_ceil(config.pace.in_flight as usize);
-        let silent = self.boundary.timeout * u32::try_from(attempts * rounds + 2).unwrap_or(u32::MAX);
-        let within = usize::try_from(self.boundary.interval.as_secs()).unwrap_or(usize::MAX);
+        let silent = boundary.timeout * u32::try_from(attempts * rounds + 2).unwrap_or(u32::MAX);
+        let within = usize::try_from(boundary.interval.as_secs()).unwrap_or(usize::MAX);
         let least = Duration::from_secs(paced.max(dns.min(within)) as u64);
         let most = least.max(silent);
         let of_family = |family: &Family| positive.iter().filter(|p| Family::of(p.ip()) == *family).count();
         let of_families = Family::ALL.iter().map(of_family).filter(|count| *count > 0);
         let controls: usize = of_families.map(|count| count.max(CONTROL_CONNECTS)).sum();
         let negative: usize = negative.iter().map(|n| n.ports.len()).sum();
-        let negative = negative * if self.witnessed { 2 } else { 1 };
+        let negative = negative * if planned.witnessed { 2 } else { 1 };
         // One round before, one after, and one now and then in between.
         let rounds = 2 + usize::try_from(most.as_secs() / CONTROLS_EVERY.as_secs()).unwrap_or(usize::MAX - 2);
         let connects = (addresses * attempts).saturating_add(rounds.saturating_mul(controls + negative));
         Cost {
-            checks: self.checks.len(),
+            checks: self.checks().count(),
             addresses,
             connects,
             dns_queries,
-            packets_per_second: 2 * per_second.min(connects)
-                + (config.dns.queries_per_second as usize).min(dns_queries),
+            packets_per_second: 2 * per_second.min(connects) + queries_per_second.min(dns_queries),
             dns_seconds: dns as u64,
             least_seconds: least.as_secs(),
             most_seconds: most.as_secs(),
@@ -447,7 +621,7 @@ impl BoundaryPlan {
             CheckKind::PodOracle => 2 * (2 * (1 + namespaces) + self.pods.len() + 1),
             CheckKind::ReverseSweep => 2 * (self.known_addresses.len() + 2 * names) + ranges,
             CheckKind::ZoneTransfer => 4 + 3 * self.known_addresses.len().min(20) + names,
-            CheckKind::TcpConnect | CheckKind::DnsQuery => 0,
+            CheckKind::TcpConnect | CheckKind::DnsQuery | CheckKind::NodeCoResidency => 0,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One sweep of one boundary: names, controls, attempts, controls, verdicts.
+//! One sweep of one boundary from one identity: names, controls, attempts, controls, verdicts.
 //!
 //! The sweep sends; what it means is decided by [`crate::verdict`] when everything is in.
 
@@ -6,63 +6,78 @@ mod attempts;
 mod controls;
 mod enumerate;
 pub mod schedule;
+mod speakers;
+mod turns;
+mod witnesses;
 
 use std::{
     collections::HashMap,
-    io,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
 };
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Address, Boundary, Config},
-    inventory::resolve::Names,
-    ledger::{Carried, CheckResult, Evidence, SweepReport},
-    model::{AddressKind, CheckId, Expect, Family, Transport},
-    observation::{AddressSeen, TcpOutcome, TcpSeen},
-    pace::Pace,
-    plan::{BoundaryPlan, Check, Plan, Question},
+    inventory::{
+        cri::Sandbox,
+        pods::Pods,
+        resolve::Names,
+        stands::{Speakers, zone_of},
+    },
+    ledger::{Carried, CheckResult, ControlState, DnsEvidence, Evidence, Pair, SweepReport},
+    model::{AddressKind, CheckId, Family, PodName, Reason, Transport, WitnessKind},
+    observation::{AddressSeen, DnsSeen, NodeSeen, TcpOutcome, TcpSeen, WitnessSaw},
+    pace::{Pace, Paces},
+    plan::{Check, Leg, Plan, Question},
     probe::Reach,
-    vantage::{Own, Vantage},
-    verdict::{Controls, TcpRule, judge_address, judge_check, judge_witness},
+    vantage::{Listeners, Own, Vantage},
+    verdict::{Controls, PlaceSeen, TcpRule, judge_address, judge_check, judge_co_residency, judge_witness},
 };
 use attempts::{Attempts, Job, Slot};
+use speakers::{Mute, Speaker};
+pub use turns::Turns;
+use witnesses::Witnesses;
+pub use witnesses::is_pods_own;
 
 /// Names resolved at the same time.
 const NAMES_AT_ONCE: usize = 8;
+
+/// Pods of a zone that are named in the evidence of co-residency.
+const MOST_NAMED: usize = 3;
 
 /// Everything that sweeps need, made once for a configuration.
 pub struct Sweeper {
     /// The configuration.
     pub config: Arc<Config>,
-    /// Its plan.
+    /// The plan that it was made for. Who asks may be others by now; what is asked is the same.
     pub plan: Arc<Plan>,
     own: Arc<dyn Vantage>,
-    witnesses: HashMap<Arc<str>, Witness>,
-    names: Option<Names>,
+    node: Option<Pods>,
     in_flight: Arc<Semaphore>,
     pace: Arc<Pace>,
-    dns_pace: HashMap<SocketAddr, Pace>,
+    /// Slow senders are in step since then.
+    began: tokio::time::Instant,
+    pod_paces: Mutex<HashMap<Arc<str>, Weak<Pace>>>,
+    dns_paces: Mutex<HashMap<SocketAddr, Weak<Pace>>>,
     /// By boundary.
-    dns: HashMap<Arc<str>, Vec<Arc<enumerate::AtServer>>>,
+    techniques: HashMap<Arc<str>, enumerate::Techniques>,
+    troubles: Mutex<HashMap<Arc<str>, String>>,
+    listed_since: HashMap<IpAddr, Instant>,
     icmp_evidence: bool,
     progress: Arc<Progress>,
 }
 
-/// A second vantage, known to be allowed.
-#[derive(Clone)]
-struct Witness {
-    name: Arc<str>,
-    vantage: Arc<dyn Vantage>,
-}
+/// Each address of a check with what was concluded of it.
+type Judged = Box<[(AddressSeen, Reason)]>;
 
 /// How far the sweeps are: for whoever shows it.
 #[derive(Debug, Default)]
@@ -87,46 +102,38 @@ impl Progress {
 }
 
 impl Sweeper {
-    /// Makes vantages, budgets and resolver. Sends nothing.
-    ///
-    /// # Errors
-    /// The resolver cannot be set up; not expected.
-    pub fn new(config: Arc<Config>, plan: Arc<Plan>, icmp_evidence: bool) -> io::Result<Self> {
+    /// Makes vantages and budgets. `node` tells of the pods on this node, where they are needed. Sends nothing.
+    pub fn new(config: Arc<Config>, plan: Arc<Plan>, node: Option<Pods>, icmp_evidence: bool) -> Self {
         let own: Arc<dyn Vantage> = if config.vantage.source.is_empty() {
             Arc::new(Own::new())
         } else {
             Arc::new(Own::from_addresses(&config.vantage.source))
         };
-        let witnesses = config.witnesses.iter().map(|w| {
-            let name = w.source.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let vantage: Arc<dyn Vantage> = Arc::new(Own::from_addresses(&w.source));
-            (w.zone.clone(), Witness { name: name.into(), vantage })
-        });
-        let names = if plan.resolver.is_empty() {
-            None
-        } else {
-            let names = Names::new(own.clone(), &plan.resolver, config.dns.timeout, config.dns.attempts);
-            Some(names.map_err(io::Error::other)?)
-        };
-        let servers = plan.boundaries.iter().flat_map(|b| &b.checks).filter_map(|check| match check.question {
-            Question::Dns { server, .. } => Some((server, Pace::per_second(config.dns.queries_per_second))),
-            Question::Reach { .. } => None,
-        });
-        let of_boundary = |b: &BoundaryPlan| (b.boundary.name.clone(), enumerate::at_servers(b, &config.dns));
-        let dns = plan.boundaries.iter().map(of_boundary).collect();
-        Ok(Self {
-            witnesses: witnesses.collect(),
-            names,
+        let techniques =
+            plan.boundaries.iter().map(|b| (b.boundary.name.clone(), enumerate::techniques(b, &config.dns)));
+        Self {
             in_flight: Arc::new(Semaphore::new(config.pace.in_flight as usize)),
             pace: Arc::new(Pace::per_second(config.pace.per_second)),
-            dns_pace: servers.collect(),
-            dns,
+            began: tokio::time::Instant::now(),
+            pod_paces: Mutex::default(),
+            dns_paces: Mutex::default(),
+            techniques: techniques.collect(),
+            troubles: Mutex::default(),
+            listed_since: HashMap::new(),
             icmp_evidence,
             progress: Arc::default(),
             own,
+            node,
             config,
             plan,
-        })
+        }
+    }
+
+    /// Endpoints that were not listed before a reload, and since when they are: they may be new pods.
+    #[must_use]
+    pub fn with_new_endpoints(mut self, listed_since: HashMap<IpAddr, Instant>) -> Self {
+        self.listed_since = listed_since;
+        self
     }
 
     /// How far the sweeps of this sweeper are.
@@ -134,122 +141,242 @@ impl Sweeper {
         self.progress.clone()
     }
 
-    /// Sweeps one boundary once; `carried` is what earlier sweeps left to do.
-    pub async fn sweep(self: &Arc<Self>, planned: &BoundaryPlan, carried: &Carried) -> SweepReport {
+    /// Sweeps one leg once: from the agent's own network, or from the pods whose `turn` it is and those with open findings;
+    /// `carried` is what earlier sweeps left to do.
+    pub async fn sweep(self: &Arc<Self>, leg: &Leg, turn: &[Arc<Sandbox>], carried: &Carried) -> SweepReport {
         let (started, began) = (Timestamp::now(), Instant::now());
-        let boundary = &planned.boundary;
-        let witness = match boundary.expect {
-            Expect::Blocked => self.witnesses.get(&boundary.to).cloned(),
-            Expect::Open => None,
+        let (results, controls) = match &leg.stand.speakers {
+            Speakers::Nobody(reason) => (leg.checks().map(|check| unasked(check, None, *reason)).collect(), Vec::new()),
+            Speakers::Node => (leg.checks().map(|check| self.co_residency(leg, check)).collect(), Vec::new()),
+            Speakers::Own | Speakers::Pods(_) => Box::pin(self.probe(leg, turn, carried)).await,
         };
-        let checks: Vec<&Check> = planned.checks.iter().filter(|c| c.question.transport().is_some()).collect();
-        let dns = self.spawn_dns(planned, carried);
+        let (boundary, source) = (leg.boundary.boundary.name.clone(), leg.stand.source.identity.clone());
+        SweepReport { boundary, source, started, ended: Instant::now(), took: began.elapsed(), results, controls }
+    }
 
+    /// Sends, from every speaker at the same time.
+    async fn probe(
+        self: &Arc<Self>,
+        leg: &Leg,
+        turn: &[Arc<Sandbox>],
+        carried: &Carried,
+    ) -> (Vec<Arc<CheckResult>>, Vec<ControlState>) {
+        let (speakers, mutes) = self.speakers(leg, turn, carried);
+        let speakers: Vec<Arc<Speaker>> = speakers.into_iter().map(Arc::new).collect();
+        let pinned = |pod: &Option<Arc<PodName>>| pod.is_some() && *pod == carried.dns_from;
+        let asks = speakers.iter().find(|s| pinned(&s.pod)).or_else(|| speakers.iter().find(|s| !s.only_pinned));
+        let dns = asks.map(|speaker| self.spawn_dns(leg, speaker, carried));
+
+        let witnesses = Arc::new(self.witnesses(leg).await);
+        let swept = speakers.iter().map(|speaker| Box::pin(self.reach_from(leg, speaker, &witnesses, carried)));
+        let (judged, controls): (Vec<Vec<Judged>>, Vec<Vec<ControlState>>) = join_all(swept).await.into_iter().unzip();
+
+        let (now, at) = (Instant::now(), Timestamp::now());
+        let mut results = Vec::with_capacity(leg.reach.len() + leg.others.len());
+        for (check, addresses) in leg.reach.iter().zip(merged(&leg.reach, judged, &mutes, carried)) {
+            // A check of which nothing was due keeps its verdict.
+            if !addresses.is_empty() {
+                results.push(Arc::new(CheckResult {
+                    id: check.id.clone(),
+                    mode: check.mode,
+                    reason: judge_check(addresses.iter().map(|(_, reason)| *reason)),
+                    evidence: Evidence::Reach(addresses),
+                    judged: now,
+                    at,
+                }));
+            }
+        }
+        match (dns, mutes.iter().find(|mute| !mute.only_pinned)) {
+            (Some(dns), _) => results.extend(dns.join_all().await.into_iter().flatten()),
+            (None, Some(mute)) => {
+                results.extend(leg.others.iter().map(|check| unasked(check, Some(&mute.pod), mute.reason)));
+            }
+            (None, None) => {}
+        }
+        (results, controls.into_iter().flatten().collect())
+    }
+
+    /// What can be reached from one place.
+    async fn reach_from(
+        self: &Arc<Self>,
+        leg: &Leg,
+        speaker: &Speaker,
+        witnesses: &Arc<Witnesses>,
+        carried: &Carried,
+    ) -> (Vec<Judged>, Vec<ControlState>) {
+        let (boundary, checks) = (&leg.boundary.boundary, &*leg.reach);
+        if checks.is_empty() {
+            return (Vec::new(), Vec::new());
+        }
         let make_rounds = |transport: Transport| {
-            controls::Rounds::new(self, transport, self.reach(boundary), witness.clone(), &checks)
+            let reach = self.reach(boundary);
+            controls::Rounds::new(speaker, &leg.controls, transport, reach, &witnesses.connecting, checks)
         };
         let mut rounds = Transport::BOTH.map(make_rounds);
         let mut per_check: Vec<Vec<AddressSeen>> = checks.iter().map(|_| Vec::new()).collect();
-        if !checks.is_empty() {
-            let jobs = self.jobs(&checks, &carried.pinned, &mut per_check).await;
-            self.progress.plan(jobs.len());
-            run_all(&mut rounds).await;
-            let stop = CancellationToken::new();
-            let between = rounds.map(|rounds| tokio::spawn(rounds.keep_running(stop.clone())));
-            // A sweep that is dropped on its way, as at a reload, must not leave its controls running.
-            let running = stop.drop_guard();
-            let (done, results) = mpsc::unbounded_channel();
-            let attempts = Attempts {
-                own: self.own.clone(),
-                witness: witness.clone(),
-                attempts: boundary.attempts,
-                reach: self.reach(boundary),
-                spacing: self.config.pace.spacing,
-                pace: self.pace.clone(),
-                in_flight: self.in_flight.clone(),
-                jobs,
-                done,
-            };
-            self.run(attempts, results, &mut per_check).await;
-            drop(running);
-            let [udp, tcp] = between;
-            rounds = [
-                // Without controls nothing is proven: the verdicts become `vantage-offline`.
-                udp.await.unwrap_or_else(|_| make_rounds(Transport::Udp)),
-                tcp.await.unwrap_or_else(|_| make_rounds(Transport::Tcp)),
-            ];
-            run_all(&mut rounds).await;
+        let jobs = self.jobs(leg, speaker, &carried.pinned, &mut per_check).await;
+        if speaker.only_pinned && jobs.is_empty() {
+            // It is here for DNS.
+            return (Vec::new(), Vec::new());
         }
+        self.progress.plan(jobs.len());
+        run_all(&mut rounds).await;
+        let stop = CancellationToken::new();
+        let between = rounds.map(|rounds| tokio::spawn(rounds.keep_running(stop.clone())));
+        // A sweep that is dropped on its way, as at a reload, must not leave its controls running.
+        let running = stop.drop_guard();
+        let (done, results) = mpsc::unbounded_channel();
+        let attempts = Attempts {
+            from: speaker.pod.clone(),
+            vantage: speaker.vantage.clone(),
+            sidecar: speaker.sidecar.map(|(port, _)| port),
+            witnesses: witnesses.clone(),
+            attempts: boundary.attempts,
+            reach: self.reach(boundary),
+            spacing: self.config.pace.spacing,
+            pace: speaker.pace.clone(),
+            new_until: speaker.new_until,
+            new_targets: self.new_targets(leg),
+            startup_window: self.config.pods.as_ref().map(|pods| pods.startup_window).unwrap_or_default(),
+            in_flight: self.in_flight.clone(),
+            jobs,
+            done,
+        };
+        self.run(attempts, results, &mut per_check).await;
+        drop(running);
+        let [udp, tcp] = between;
+        rounds = [
+            // Without controls nothing is proven: the verdicts become `vantage-offline`.
+            udp.await.unwrap_or_else(|_| make_rounds(Transport::Udp)),
+            tcp.await.unwrap_or_else(|_| make_rounds(Transport::Tcp)),
+        ];
+        run_all(&mut rounds).await;
+        let listeners = witnesses.after().await;
 
-        let negative = &self.plan.negative;
-        let own_controls = Transport::BOTH.map(|transport| {
-            let of_transport = checks.iter().zip(&per_check).filter(|(c, _)| c.question.transport() == Some(transport));
-            let lost = lost_connects(of_transport.flat_map(|(_, seen)| seen));
-            Controls::digest(&rounds[transport as usize].own, negative, lost)
-        });
-        let witness_controls = rounds.each_ref().map(|rounds| Controls::digest(&rounds.witness, negative, [false; 2]));
-        let rule = TcpRule { expect: boundary.expect, closed: boundary.closed };
-        let (judged, at) = (Instant::now(), Timestamp::now());
-        let mut results = Vec::with_capacity(planned.checks.len());
-        for (check, addresses) in checks.iter().zip(per_check) {
-            let over = check.question.transport().unwrap_or(Transport::Tcp) as usize;
-            let (own_controls, witness_controls) = (&own_controls[over], &witness_controls[over]);
-            let judge = |seen: AddressSeen| {
-                let captured = seen.address.is_some_and(|a| witness_controls.is_captured(a));
-                let says = judge_witness(seen.witness.as_deref(), captured);
-                let around = match seen.address {
-                    Some(address) => own_controls.around(address, seen.started, seen.ended),
-                    None => own_controls.around_nowhere(),
-                };
-                let reason = judge_address(rule, &seen, around, says);
-                (seen, reason)
-            };
-            let addresses: Box<[_]> = addresses.into_iter().map(judge).collect();
-            results.push(Arc::new(CheckResult {
-                id: check.id.clone(),
-                mode: check.mode,
-                reason: judge_check(addresses.iter().map(|(_, reason)| *reason)),
-                evidence: Evidence::Reach(addresses),
-                judged,
-                at,
-            }));
+        let digest = |place: PlaceSeen| {
+            Transport::BOTH.map(|transport| {
+                let of_transport =
+                    checks.iter().zip(&per_check).filter(|(c, _)| c.question.transport() == Some(transport));
+                let lost = lost_connects(of_transport.flat_map(|(_, seen)| seen));
+                Controls::digest(&rounds[transport as usize].own, &leg.controls.negative, lost, place)
+            })
+        };
+        let mut place = PlaceSeen { sidecar: speaker.sidecar.is_some(), gone: false };
+        let mut own_controls = digest(place);
+        let is_amiss = |controls: &Controls| Family::ALL.iter().any(|f| !controls.is_proven(*f));
+        let amiss = rounds.iter().zip(&own_controls).any(|(r, digested)| r.is_used() && is_amiss(digested));
+        place.gone = speaker.is_gone(self, amiss).await;
+        if place.gone {
+            own_controls = digest(place);
         }
-        results.extend(dns.join_all().await.into_iter().flatten());
-        let states = rounds.iter().zip(&own_controls).map(|(rounds, own)| rounds.states(&self.plan.source, own));
-        let controls = states.flatten().collect();
-        let ended = Instant::now();
-        SweepReport { boundary: boundary.name.clone(), started, ended, took: began.elapsed(), results, controls }
+        let judged = self.judged(leg, &rounds, &own_controls, &listeners, per_check);
+        let source = &leg.stand.source.identity;
+        let mut states: Vec<ControlState> =
+            rounds.iter().zip(&own_controls).flat_map(|(rounds, own)| rounds.states(source, own)).collect();
+        if let Some((port, mesh)) = speaker.sidecar {
+            let control = format!("{port} ({mesh})").into();
+            states.push(ControlState { source: source.clone(), kind: "sidecar", control, ok: false });
+        }
+        (judged, states)
+    }
+
+    /// What the observations of one place mean.
+    fn judged(
+        &self,
+        leg: &Leg,
+        rounds: &[controls::Rounds; 2],
+        own_controls: &[Controls; 2],
+        listeners: &HashMap<IpAddr, Listeners>,
+        per_check: Vec<Vec<AddressSeen>>,
+    ) -> Vec<Judged> {
+        let boundary = &leg.boundary.boundary;
+        let rule = TcpRule { expect: boundary.expect, closed: boundary.closed };
+        let witness_controls = rounds.each_ref().map(|rounds| {
+            let digest = |(witness, rounds): &(witnesses::Witness, Vec<_>)| {
+                let controls = Controls::digest(rounds, &leg.controls.negative, [false; 2], PlaceSeen::default());
+                (witness.by, controls)
+            };
+            rounds.witnesses.iter().map(digest).collect::<Vec<_>>()
+        });
+        let judge = |check: &Check, mut seen: AddressSeen| {
+            let over = check.question.transport().unwrap_or(Transport::Tcp) as usize;
+            if let Some(witness) = seen.witness.as_deref_mut()
+                && witness.by == WitnessKind::Listening
+                && let Some(address) = seen.address
+            {
+                let listening = listeners.get(&address.ip()).is_some_and(|listeners| listeners.accepts(address));
+                witness.after = Some(WitnessSaw::Listener { listening });
+            }
+            let by = seen.witness.as_ref().map(|witness| witness.by);
+            let controls = witness_controls[over].iter().find(|(kind, _)| Some(*kind) == by);
+            let captured = controls.is_some_and(|(_, c)| seen.address.is_some_and(|a| c.is_captured(a)));
+            let says = judge_witness(seen.witness.as_deref(), captured);
+            let around = match seen.address {
+                Some(address) => own_controls[over].around(address, seen.started, seen.ended),
+                None => own_controls[over].around_nowhere(),
+            };
+            let reason = judge_address(rule, &seen, around, says);
+            (seen, reason)
+        };
+        let checks = leg.reach.iter().zip(per_check);
+        checks.map(|(check, seen)| seen.into_iter().map(|seen| judge(check, seen)).collect()).collect()
+    }
+
+    /// Which pods of the two zones run here: a look at what is known, without a packet.
+    fn co_residency(&self, leg: &Leg, check: &Check) -> Arc<CheckResult> {
+        let boundary = &leg.boundary.boundary;
+        let node = self.node.as_ref().map(|node| node.borrow().clone()).unwrap_or_default();
+        let is_known = node.listed.is_some() && !node.is_stale;
+        let of = |zone: &Arc<str>| {
+            let is_in = |s: &&Arc<Sandbox>| s.ready && s.running && zone_of(&self.config, s) == Some(zone);
+            let pods: Vec<&Arc<Sandbox>> = node.sandboxes.iter().filter(is_in).collect();
+            let named = pods.iter().take(MOST_NAMED).map(|s| speakers::pod_name(s).name.clone()).collect();
+            is_known.then_some((named, pods.len()))
+        };
+        let seen = NodeSeen { from: of(&boundary.from), to: of(&boundary.to) };
+        Arc::new(CheckResult {
+            id: check.id.clone(),
+            mode: check.mode,
+            reason: judge_co_residency(&seen),
+            evidence: Evidence::Node(Box::new(seen)),
+            judged: Instant::now(),
+            at: Timestamp::now(),
+        })
     }
 
     /// One job for each address of each check, names resolved; what has no address is recorded at once.
     async fn jobs(
         &self,
-        checks: &[&Check],
-        pinned: &HashMap<Arc<CheckId>, Vec<SocketAddr>>,
+        leg: &Leg,
+        speaker: &Speaker,
+        pinned: &HashMap<Arc<CheckId>, Vec<Pair>>,
         per_check: &mut [Vec<AddressSeen>],
     ) -> Vec<Job> {
-        let resolved = self.resolve(checks).await;
+        let resolved = if speaker.only_pinned { HashMap::new() } else { self.resolve(leg, speaker).await };
         let mut jobs = Vec::new();
-        for (index, check) in checks.iter().enumerate() {
+        for (index, check) in leg.reach.iter().enumerate() {
             let Question::Reach { transport, kind, addresses, port } = &check.question else { continue };
             let mut complete = true;
             let mut ips: Vec<IpAddr> = Vec::with_capacity(addresses.len());
-            for address in addresses {
+            for address in addresses.iter() {
                 match address {
                     Address::Ip(ip) => ips.push(*ip),
                     Address::Name(name) => match resolved.get(name) {
                         Some(Ok(found)) => ips.extend(found),
                         Some(Err(outcome)) => {
                             complete = false;
-                            per_check[index].push(without_address(*kind, *outcome));
+                            per_check[index].push(without_address(speaker, *kind, *outcome));
                         }
-                        None => {}
+                        // Not resolved here: it says nothing of the addresses that it gave.
+                        None => complete = false,
                     },
                 }
             }
             ips.sort_unstable();
             ips.dedup();
-            let open: &[SocketAddr] = pinned.get(&check.id).map_or(&[], Vec::as_slice);
+            let pairs = pinned.get(&check.id).map_or(&[][..], Vec::as_slice);
+            let from_here = pairs.iter().filter(|pair| pair.from == speaker.pod);
+            let open: Vec<SocketAddr> = from_here.map(|pair| pair.address).collect();
             let job = |address, listed, pinned| Job {
                 check: index,
                 transport: *transport,
@@ -258,23 +385,26 @@ impl Sweeper {
                 listed,
                 pinned,
             };
-            jobs.extend(ips.iter().map(|ip| {
-                let address = SocketAddr::new(*ip, *port);
-                job(address, true, open.contains(&address))
-            }));
+            if !speaker.only_pinned {
+                jobs.extend(ips.iter().map(|ip| {
+                    let address = SocketAddr::new(*ip, *port);
+                    job(address, true, open.contains(&address))
+                }));
+            }
             // A name that does not resolve says nothing of its last addresses: they still count as the target's.
-            let unlisted = open.iter().filter(|a| ips.binary_search(&a.ip()).is_err());
-            jobs.extend(unlisted.map(|address| job(*address, !complete, true)));
+            let is_listed = |address: &SocketAddr| ips.binary_search(&address.ip()).is_ok();
+            let others = open.iter().filter(|address| speaker.only_pinned || !is_listed(address));
+            jobs.extend(others.map(|address| job(*address, !complete || is_listed(address), true)));
         }
         attempts::order(&mut jobs);
         jobs
     }
 
     /// All names of the checks, each once.
-    async fn resolve(&self, checks: &[&Check]) -> HashMap<Arc<str>, Result<Vec<IpAddr>, TcpOutcome>> {
+    async fn resolve(&self, leg: &Leg, speaker: &Speaker) -> HashMap<Arc<str>, Result<Vec<IpAddr>, TcpOutcome>> {
         use futures_util::{StreamExt, stream};
         let mut names: Vec<Arc<str>> = Vec::new();
-        for check in checks {
+        for check in leg.reach.iter() {
             if let Question::Reach { addresses, .. } = &check.question {
                 names.extend(addresses.iter().filter_map(|a| match a {
                     Address::Name(name) => Some(name.clone()),
@@ -284,9 +414,21 @@ impl Sweeper {
         }
         names.sort_unstable();
         names.dedup();
+        let (dns, resolver) = (&self.config.dns, &leg.controls.resolver);
+        let resolver = if names.is_empty() || resolver.is_empty() {
+            None
+        } else {
+            // hickory's own set-up does not fail; if it ever does, no name resolves.
+            Names::new(speaker.vantage.clone(), resolver, dns.timeout, dns.attempts).ok()
+        };
         let lookup = async |name: Arc<str>| {
-            let answer = match &self.names {
-                Some(names) => names.addresses(&name).await.map_err(|_| TcpOutcome::Unresolved),
+            let answer = match &resolver {
+                Some(names) => {
+                    if let Some(pace) = &speaker.pod_pace {
+                        Paces::new([pace.clone()]).turn().await;
+                    }
+                    names.addresses(&name).await.map_err(|_| TcpOutcome::Unresolved)
+                }
                 None => Err(TcpOutcome::Unresolved),
             };
             (name, answer)
@@ -316,8 +458,8 @@ impl Sweeper {
         };
         for (index, job) in (0..).zip(&attempts.jobs) {
             spacing.wait(job.address.ip()).await;
+            attempts.pace.turn().await;
             let Ok(place) = self.in_flight.acquire().await else { break };
-            self.pace.turn().await;
             tokio::spawn(Slot::new(attempts.clone(), index, place).run());
             while let Ok(result) = results.try_recv() {
                 take(result);
@@ -333,11 +475,67 @@ impl Sweeper {
     }
 }
 
-/// What is seen of a target whose name gives no address.
-fn without_address(kind: AddressKind, outcome: TcpOutcome) -> AddressSeen {
+/// The addresses of each check from all speakers, and a word for each that could not speak.
+fn merged(checks: &[Check], judged: Vec<Vec<Judged>>, mutes: &[Mute], carried: &Carried) -> Vec<Judged> {
+    let mut speakers = judged.into_iter();
+    let mut merged = speakers.next().unwrap_or_default();
+    // One speaker is the rule, and thousands of checks need no copy.
+    merged.resize_with(checks.len(), Box::default);
+    for of_speaker in speakers {
+        for (all, more) in merged.iter_mut().zip(of_speaker) {
+            *all = std::mem::take(all).into_iter().chain(more).collect();
+        }
+    }
+    for mute in mutes {
+        let is_pinned = |check: &Check| {
+            let mut pairs = carried.pinned.get(&check.id).into_iter().flatten();
+            pairs.any(|pair| pair.from.as_ref() == Some(&mute.pod))
+        };
+        for (_, all) in checks.iter().zip(&mut merged).filter(|(check, _)| !mute.only_pinned || is_pinned(check)) {
+            let none = AddressSeen { from: Some(mute.pod.clone()), ..nothing_seen() };
+            *all = std::mem::take(all).into_iter().chain([(none, mute.reason)]).collect();
+        }
+    }
+    merged
+}
+
+/// The result of a check that nobody could ask.
+fn unasked(check: &Check, from: Option<&Arc<PodName>>, reason: Reason) -> Arc<CheckResult> {
+    let evidence = match check.question {
+        Question::Reach { .. } => {
+            let none = AddressSeen { from: from.cloned(), ..nothing_seen() };
+            Evidence::Reach([(none, reason)].into())
+        }
+        Question::Dns { server, kind } => {
+            let (from, protected, seen) = (from.cloned(), Arc::default(), DnsSeen::default());
+            Evidence::Dns(Box::new(DnsEvidence { server, kind, from, protected, seen }))
+        }
+        Question::CoResidency => Evidence::Node(Box::default()),
+    };
+    let (id, mode) = (check.id.clone(), check.mode);
+    Arc::new(CheckResult { id, mode, reason, evidence, judged: Instant::now(), at: Timestamp::now() })
+}
+
+fn nothing_seen() -> AddressSeen {
     let now = Instant::now();
+    AddressSeen {
+        address: None,
+        kind: AddressKind::Endpoint,
+        from: None,
+        listed: true,
+        attempts: Box::default(),
+        startup: None,
+        sidecar: None,
+        witness: None,
+        started: now,
+        ended: now,
+    }
+}
+
+/// What is seen of a target whose name gives no address.
+fn without_address(speaker: &Speaker, kind: AddressKind, outcome: TcpOutcome) -> AddressSeen {
     let seen = TcpSeen { outcome, icmp: None, errno: None, elapsed_us: 0 };
-    AddressSeen { address: None, kind, listed: true, attempts: [seen].into(), witness: None, started: now, ended: now }
+    AddressSeen { kind, from: speaker.pod.clone(), attempts: [seen].into(), ..nothing_seen() }
 }
 
 async fn run_all([udp, tcp]: &mut [controls::Rounds; 2]) {
@@ -349,7 +547,11 @@ fn lost_connects<'a>(seen: impl Iterator<Item = &'a AddressSeen>) -> [bool; 2] {
     let mut lost = [false; 2];
     for seen in seen {
         let Some(address) = seen.address else { continue };
-        let witness = seen.witness.iter().flat_map(|w| [Some(w.before), w.after]).flatten();
+        let witness =
+            seen.witness.iter().flat_map(|w| [Some(w.before), w.after]).flatten().filter_map(|saw| match saw {
+                WitnessSaw::Connect(seen) => Some(seen),
+                WitnessSaw::Listener { .. } => None,
+            });
         for connect in witness.chain(seen.attempts.iter().copied()) {
             if connect.outcome == TcpOutcome::Open && connect.lost_a_packet() {
                 lost[Family::of(address.ip()) as usize] = true;

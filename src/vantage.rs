@@ -1,9 +1,18 @@
 //! Where sockets are born. Only this room makes sockets; a probe is handed a [`Vantage`] and never knows where it is.
 
+mod in_pod;
+mod listeners;
+mod netns;
+pub mod privileges;
+
 use std::{io, net::SocketAddr};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
+
+pub use in_pod::InPod;
+pub use listeners::{Listeners, ListenersError, sock_diag};
+pub use netns::{EnterError, Netns, NetnsId};
 
 use crate::model::Family;
 
@@ -38,13 +47,8 @@ impl Own {
         Self { source: Some([of(Family::V4), of(Family::V6)]) }
     }
 
-    fn socket(&self, peer: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-        let socket = Socket::new(Domain::for_address(peer), kind.nonblocking().cloexec(), Some(protocol))?;
-        if peer.is_ipv4() {
-            setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
-        } else {
-            setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
-        }
+    fn socket(&self, peer: SocketAddr, kind: Kind) -> io::Result<Socket> {
+        let socket = born(Family::of(peer.ip()), kind)?;
         if let Some(sources) = &self.source {
             let source = sources[usize::from(peer.is_ipv6())].ok_or(io::ErrorKind::AddrNotAvailable)?;
             // Without this a bind takes a port of its own for each connect, and 28,000 of them are all there are.
@@ -57,11 +61,11 @@ impl Own {
 
 impl Vantage for Own {
     fn tcp(&self, peer: SocketAddr) -> io::Result<Socket> {
-        self.socket(peer, Type::STREAM, Protocol::TCP)
+        self.socket(peer, Kind::Tcp)
     }
 
     fn udp(&self, peer: SocketAddr) -> io::Result<Socket> {
-        let socket = self.socket(peer, Type::DGRAM, Protocol::UDP)?;
+        let socket = self.socket(peer, Kind::Udp)?;
         socket.connect(&peer.into())?;
         Ok(socket)
     }
@@ -69,6 +73,31 @@ impl Vantage for Own {
     fn has(&self, family: Family) -> bool {
         self.source.is_none_or(|sources| sources[usize::from(family == Family::V6)].is_some())
     }
+}
+
+/// What a socket speaks.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Tcp,
+    Udp,
+}
+
+/// Makes a socket in the network namespace of the calling thread, as [`Vantage`] promises it. There it stays.
+fn born(family: Family, kind: Kind) -> io::Result<Socket> {
+    let domain = match family {
+        Family::V4 => Domain::IPV4,
+        Family::V6 => Domain::IPV6,
+    };
+    let (kind, protocol) = match kind {
+        Kind::Tcp => (Type::STREAM, Protocol::TCP),
+        Kind::Udp => (Type::DGRAM, Protocol::UDP),
+    };
+    let socket = Socket::new(domain, kind.nonblocking().cloexec(), Some(protocol))?;
+    match family {
+        Family::V4 => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
+        Family::V6 => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
+    }
+    Ok(socket)
 }
 
 /// Raises the soft limit of open descriptors to the hard one and returns it: a sweep needs one for each connect in flight.

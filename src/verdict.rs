@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use crate::{
     model::{AddressKind, ClosedRule, Expect, Family, NegativeControl, Reason},
     observation::{
-        AddressSeen, ControlReply, ControlRound, DnsSeen, Round, TcpOutcome, TcpSeen, TransportSeen, WitnessSeen,
+        AddressSeen, ControlReply, ControlRound, DnsSeen, NodeSeen, Round, TcpOutcome, TransportSeen, WitnessSaw,
+        WitnessSeen,
     },
 };
 
@@ -28,8 +29,10 @@ pub struct Around {
     pub vantage_proven: bool,
     /// A control of the sweep lost packets.
     pub lossy: bool,
-    /// The negative control for this port and range answered.
+    /// The negative control for this port and range answered; or there is none, and a sidecar listens in the vantage.
     pub captured: bool,
+    /// The pod that the sockets stood in died before the sweep was over.
+    pub gone: bool,
 }
 
 /// What the witness says of one address.
@@ -58,6 +61,7 @@ pub fn judge_attempt(
         Expect::Blocked => match outcome {
             Open if around.captured => Reason::Captured,
             Open => Reason::Reached,
+            _ if around.gone => Reason::VantageGone,
             Unresolved => Reason::Unresolved,
             Error => Reason::LocalError,
             _ if !around.vantage_proven => Reason::VantageOffline,
@@ -87,6 +91,7 @@ pub fn judge_attempt(
         Expect::Open => match outcome {
             Open if around.captured => Reason::Captured,
             Open => Reason::Reachable,
+            _ if around.gone => Reason::VantageGone,
             Error => Reason::LocalError,
             _ if !around.vantage_proven => Reason::VantageOffline,
             Filtered if around.lossy => Reason::Lossy,
@@ -119,16 +124,20 @@ pub fn judge_witness(witness: Option<&WitnessSeen>, captured: bool) -> Witness {
     if captured {
         return Witness::None;
     }
-    let unmeasured = |seen: TcpSeen| matches!(seen.outcome, TcpOutcome::Error | TcpOutcome::Unresolved);
-    match (witness.before, witness.after) {
-        (before, Some(after)) if unmeasured(before) || unmeasured(after) => Witness::Unclear,
-        (before, Some(after)) => match (before.outcome == TcpOutcome::Open, after.outcome == TcpOutcome::Open) {
-            (true, true) => Witness::Open,
-            (false, false) => Witness::NotOpen,
-            _ => Witness::Unclear,
-        },
-        (_, None) => Witness::Unclear,
+    match (witness.before.is_alive(), witness.after.map(WitnessSaw::is_alive)) {
+        (Some(true), Some(Some(true))) => Witness::Open,
+        (Some(false), Some(Some(false))) => Witness::NotOpen,
+        _ => Witness::Unclear,
     }
+}
+
+/// What is known of the place that a vantage stands in, beside its controls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PlaceSeen {
+    /// A known sidecar listens there: it may accept every connection in the target's stead.
+    pub sidecar: bool,
+    /// It did not exist any more when the sweep was over.
+    pub gone: bool,
 }
 
 /// The rounds of controls of one vantage in one sweep, digested for [`Controls::around`].
@@ -137,6 +146,9 @@ pub struct Controls {
     rounds: Vec<Moment>,
     lossy: [bool; 2],
     captured: BTreeSet<(IpNet, u16)>,
+    /// Ranges and ports that negative controls speak for, where a sidecar listens: it is believed to capture all others.
+    uncovered: Option<BTreeSet<(IpNet, u16)>>,
+    gone: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -152,9 +164,18 @@ const fn index(family: Family) -> usize {
 
 impl Controls {
     /// Digests rounds in the order of their time. `connects_lost` tells of each family whether other timed connects of the
-    /// sweep, known to reach an open port, showed a lost packet.
-    pub fn digest(rounds: &[ControlRound], negative: &[NegativeControl], connects_lost: [bool; 2]) -> Self {
-        let mut controls = Self { lossy: connects_lost, ..Self::default() };
+    /// sweep, known to reach an open port, showed a lost packet; `place` what is known of the vantage's place itself.
+    pub fn digest(
+        rounds: &[ControlRound],
+        negative: &[NegativeControl],
+        connects_lost: [bool; 2],
+        place: PlaceSeen,
+    ) -> Self {
+        let mut controls = Self { lossy: connects_lost, gone: place.gone, ..Self::default() };
+        if place.sidecar {
+            let covered = negative.iter().flat_map(|n| n.ports.iter().map(|port| (n.range, *port)));
+            controls.uncovered = Some(covered.collect());
+        }
         for round in rounds {
             for control in &round.positive {
                 controls.lossy[index(Family::of(control.address.ip()))] |= control.seen.lost_a_packet();
@@ -198,18 +219,20 @@ impl Controls {
             }
             _ => false,
         };
-        Around { vantage_proven, lossy: self.lossy[family], captured: self.is_captured(address) }
+        let captured = self.is_captured(address);
+        Around { vantage_proven, lossy: self.lossy[family], captured, gone: self.gone }
     }
 
     /// What is known around a name that gave no address: the vantage works where either family does.
     pub fn around_nowhere(&self) -> Around {
         let vantage_proven = Family::ALL.iter().any(|family| self.is_proven(*family));
-        Around { vantage_proven, lossy: false, captured: false }
+        Around { vantage_proven, lossy: false, captured: false, gone: self.gone }
     }
 
-    /// True when a negative control for this port and range answered.
+    /// True when a negative control for this port and range answered, or there is none and a sidecar listens.
     pub fn is_captured(&self, address: SocketAddr) -> bool {
-        self.captured.iter().any(|(range, port)| *port == address.port() && range.contains(&address.ip()))
+        let speaks = |(range, port): &(IpNet, u16)| *port == address.port() && range.contains(&address.ip());
+        self.captured.iter().any(speaks) || self.uncovered.as_ref().is_some_and(|covered| !covered.iter().any(speaks))
     }
 
     /// True when the family's controls lost a packet.
@@ -223,8 +246,9 @@ impl Controls {
     }
 }
 
-/// A DNS technique against one server, where nothing of the namespaces in `protected` may be disclosed.
-pub fn judge_dns<'a>(seen: &DnsSeen, protected: impl IntoIterator<Item = &'a str>) -> Reason {
+/// A DNS technique against one server, where nothing of the namespaces in `protected` may be disclosed; `gone` where the pod
+/// that asked died meanwhile.
+pub fn judge_dns<'a>(seen: &DnsSeen, protected: impl IntoIterator<Item = &'a str>, gone: bool) -> Reason {
     let disclosed = protected.into_iter().any(|namespace| seen.discloses(namespace));
     let ways = seen.over.each_ref().map(|over| (way(over.control), over));
     // Over what the technique asks the server speaks; or nobody listens there, and the server is alive elsewhere.
@@ -242,6 +266,8 @@ pub fn judge_dns<'a>(seen: &DnsSeen, protected: impl IntoIterator<Item = &'a str
         Reason::Captured
     } else if disclosed {
         Reason::Disclosed
+    } else if gone {
+        Reason::VantageGone
     } else if ways.iter().any(|(way, _)| *way == Way::Unsound) || !measured {
         Reason::ControlFailed
     } else if sum(|round| round.lost) > 0 {
@@ -258,6 +284,15 @@ pub fn judge_dns<'a>(seen: &DnsSeen, protected: impl IntoIterator<Item = &'a str
         Reason::NothingDisclosed
     } else {
         Reason::NoSelfCheck
+    }
+}
+
+/// Whether pods of both zones of a boundary run on this node.
+pub fn judge_co_residency(seen: &NodeSeen) -> Reason {
+    match (&seen.from, &seen.to) {
+        (Some((_, 1..)), Some((_, 1..))) => Reason::CoResident,
+        (Some(_), Some(_)) => Reason::Apart,
+        _ => Reason::RuntimeUnreadable,
     }
 }
 

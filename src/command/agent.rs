@@ -1,6 +1,7 @@
 //! `segprobe agent`: sweeps for ever, serves what it knows, reloads, and ends in good order.
 
 use std::{
+    collections::BTreeMap,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -11,23 +12,33 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{error, info, warn};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
 
-use super::{Failure, Loaded, load_plan, most_in_flight, run_info, runtime};
+use super::{
+    Failure, Loaded, load_plan, most_in_flight,
+    node::{Node, can_enter, least_privilege, speakers, who_asks},
+    run_info, runtime,
+};
 use crate::{
     cli::AgentArgs,
-    config::SeriesConfig,
+    config::{Config, SeriesConfig, WitnessWho},
     export::{
         Run,
         http::{self, ReloadRequest, Site},
         log,
         metrics::Metrics,
     },
-    ledger::{Ledger, SweepReport, Transition},
+    inventory::{
+        pods::Pods,
+        stands::{NodePods, zone_of},
+    },
+    ledger::{Ledger, NodeView, SweepReport, Transition},
+    model::VantageMode,
+    plan::{NotTested, Plan},
     sweep::{
-        Sweeper,
-        schedule::{self, Observer},
+        Sweeper, is_pods_own,
+        schedule::{Observer, Schedule},
     },
     vantage::raise_descriptor_limit,
 };
@@ -45,6 +56,7 @@ pub fn run(args: &AgentArgs) -> Result<ExitCode, Failure> {
     let descriptors = raise_descriptor_limit().map_err(Failure::system("raise the limit of open descriptors"))?;
     let address = &args.listen_address;
     let listener = http::bind(address).map_err(Failure::system(format!("listen on {address}")))?;
+    least_privilege(&loaded.config)?;
     let run = run_info(&args.place);
     let metrics = Metrics::new(run.clone()).map_err(|e| Failure::Usage(e.to_string()))?;
     runtime()?.block_on(async {
@@ -56,6 +68,7 @@ pub fn run(args: &AgentArgs) -> Result<ExitCode, Failure> {
             ledger: Arc::default(),
             metrics: Arc::new(metrics),
             series: Arc::new(ArcSwap::from_pointee(loaded.config.series)),
+            told: ArcSwap::default(),
         };
         let site = Site {
             ledger: agent.ledger.clone(),
@@ -76,13 +89,16 @@ struct Agent<'a> {
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
     series: Arc<ArcSwap<SeriesConfig>>,
+    /// What was logged as not tested.
+    told: ArcSwap<Vec<NotTested>>,
 }
 
 /// The sweeps of one configuration.
 struct Sweeping {
     loaded: Loaded,
-    stop: CancellationToken,
-    tasks: TaskTracker,
+    schedule: Schedule,
+    /// The pods of this node, where they are needed.
+    node: Option<Pods>,
 }
 
 /// What was last tried to load, so that a bad file is not complained of again and again.
@@ -103,11 +119,13 @@ impl Agent<'_> {
         let (mut term, mut int) = (handle(SignalKind::terminate())?, handle(SignalKind::interrupt())?);
         let mut hangup = handle(SignalKind::hangup())?;
 
+        let node = Node::look(&loaded.config).await;
+        node.as_ref().map_or(Ok(()), |node| node.check(&loaded.config))?;
         // The address as it is bound: the port may have been left to the system.
         let address = listener.local_addr().map_err(Failure::system("read the listener's address"))?;
         info!(version = crate::export::VERSION, %address, node = &*self.run.node,
             kernel = &*self.run.kernel, icmp_evidence = self.run.icmp_evidence, "started");
-        let mut sweeping = self.start(loaded)?;
+        let mut sweeping = self.start(loaded, node, None);
         self.metrics.reloaded(true);
         let stop = CancellationToken::new();
         let mut server = tokio::spawn(http::serve(listener, site, stop.clone()));
@@ -132,6 +150,7 @@ impl Agent<'_> {
                         let _ = self.reload(&mut sweeping, WATCHED, &mut tried).await;
                     }
                 }
+                () = changed(&mut sweeping.node) => self.follow(&mut sweeping),
                 ended = &mut server => {
                     let what = ended.map_err(std::io::Error::other).and_then(|served| served);
                     return Err(Failure::system("serve HTTP")(what.err().unwrap_or_else(|| std::io::Error::other("it ended"))));
@@ -140,10 +159,8 @@ impl Agent<'_> {
         }
         info!("stopping");
         stop.cancel();
-        sweeping.stop.cancel();
-        sweeping.tasks.close();
         let drained = async {
-            sweeping.tasks.wait().await;
+            sweeping.schedule.stop().await;
             let _ = server.await;
         };
         if tokio::time::timeout(GRACE, drained).await.is_err() {
@@ -153,7 +170,7 @@ impl Agent<'_> {
     }
 
     /// Starts the sweeps of a configuration.
-    fn start(&self, mut loaded: Loaded) -> Result<Sweeping, Failure> {
+    fn start(&self, mut loaded: Loaded, node: Option<Node>, before: Option<&Plan>) -> Sweeping {
         let most = most_in_flight(self.descriptors);
         if let Some(config) = Arc::get_mut(&mut loaded.config)
             && config.pace.in_flight > most
@@ -166,23 +183,53 @@ impl Agent<'_> {
             config.pace.in_flight = most;
         }
         let Loaded { config, plan, .. } = &loaded;
-        let sweeper = Sweeper::new(config.clone(), plan.clone(), self.run.icmp_evidence);
-        let sweeper = Arc::new(sweeper.map_err(Failure::system("set up the resolver"))?);
-        let transitions = self.ledger.follow(plan, &config.hash, Instant::now());
-        log::transitions(&transitions, &self.ledger.snapshot(), config.dns.names_in_log as usize);
+        let node = node.map(Node::keep_watching);
+        let asks_node = config.witnesses.iter().any(|w| w.who == WitnessWho::Node);
+        if asks_node && node.as_ref().is_some_and(|node| is_pods_own(&node.borrow())) {
+            warn!("the witness `node` is ignored: the agent lives in a pod's network; set hostNetwork: true");
+        }
+        let sweeper = Sweeper::new(config.clone(), plan.clone(), node.clone(), self.run.icmp_evidence);
+        // At the start of the agent nobody knows who is new.
+        let known = before.map(Plan::endpoints).filter(|_| config.pods.is_some());
+        let new =
+            known.into_iter().flat_map(|known| plan.endpoints().into_iter().filter(move |ip| !known.contains(ip)));
+        let now = Instant::now();
+        let sweeper = Arc::new(sweeper.with_new_endpoints(new.map(|ip| (ip, now)).collect()));
         self.series.store(Arc::new(config.series));
         for planned in &plan.boundaries {
             self.metrics.announce(&planned.boundary.name);
         }
-        for gap in &plan.not_tested {
-            info!(boundary = &*gap.boundary, what = gap.what, why = gap.why, "not tested");
-        }
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let names_in_log = config.dns.names_in_log as usize;
         let observer: Arc<dyn Observer> =
             Arc::new(Recorder { ledger: self.ledger.clone(), metrics: self.metrics.clone(), names_in_log });
-        schedule::run(&sweeper, &self.ledger, &observer, &stop, &tasks);
-        Ok(Sweeping { loaded, stop, tasks })
+        let schedule = Schedule::new(sweeper, self.ledger.clone(), observer);
+        // What is known of not being tested belongs to another configuration.
+        self.told.store(Arc::default());
+        let mut sweeping = Sweeping { loaded, schedule, node };
+        self.follow(&mut sweeping);
+        sweeping
+    }
+
+    /// Sweeps from who is there now.
+    fn follow(&self, sweeping: &mut Sweeping) {
+        let Sweeping { loaded, schedule, node } = sweeping;
+        let config = &loaded.config;
+        let node = node.as_mut().map(|node| node.borrow_and_update().clone());
+        let stands = who_asks(config, &loaded.own, node.as_ref());
+        let plan = loaded.plan.with_stands(config, &stands);
+        if config.vantage.mode == VantageMode::Pods {
+            debug!(identities = stands.len(), pods = speakers(&stands), "the pods of this node changed");
+        }
+        let transitions = self.ledger.follow(&plan, &config.hash, Instant::now());
+        self.ledger.note_node(node.as_ref().map(|node| node_view(config, node)));
+        log::transitions(&transitions, &self.ledger.snapshot(), config.dns.names_in_log as usize);
+        let told = self.told.load();
+        for gap in plan.not_tested.iter().filter(|gap| !told.contains(gap)) {
+            info!(boundary = &*gap.boundary, what = gap.what, why = gap.why, "not tested");
+        }
+        self.told.store(Arc::new(plan.not_tested.clone()));
+        schedule.follow(&plan.legs);
+        loaded.plan = Arc::new(plan);
     }
 
     /// Reads the configuration again; a bad one leaves the old one running.
@@ -193,15 +240,21 @@ impl Agent<'_> {
             Err(failure) => Err(failure.to_string()),
             Ok(loaded) => {
                 tried.digest = loaded.config.hash.clone();
-                sweeping.stop.cancel();
-                sweeping.tasks.close();
-                sweeping.tasks.wait().await;
-                let old: Vec<_> = sweeping.loaded.plan.boundaries.iter().map(|b| b.boundary.name.clone()).collect();
-                self.start(loaded).map_err(|e| e.to_string()).map(|new| {
-                    let kept = |name: &Arc<str>| new.loaded.plan.boundaries.iter().any(|b| b.boundary.name == *name);
-                    old.iter().filter(|name| !kept(name)).for_each(|name| self.metrics.forget(name));
-                    *sweeping = new;
-                })
+                // What was dropped at start cannot be had again.
+                match can_enter(&loaded.config) {
+                    Err(failure) => Err(failure.to_string()),
+                    Ok(()) => {
+                        let node = Node::look(&loaded.config).await;
+                        sweeping.schedule.stop().await;
+                        let old = sweeping.loaded.plan.clone();
+                        *sweeping = self.start(loaded, node, Some(&*old));
+                        let new = &sweeping.loaded.plan.boundaries;
+                        let kept = |name: &Arc<str>| new.iter().any(|b| b.boundary.name == *name);
+                        let names = old.boundaries.iter().map(|b| &b.boundary.name);
+                        names.filter(|name| !kept(name)).for_each(|name| self.metrics.forget(name));
+                        Ok(())
+                    }
+                }
             }
         };
         self.metrics.reloaded(result.is_ok());
@@ -215,6 +268,27 @@ impl Agent<'_> {
     }
 }
 
+/// Waits until the pods of this node change; for ever where nobody needs them.
+async fn changed(node: &mut Option<Pods>) {
+    if let Some(node) = node
+        && node.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
+}
+
+/// The pods of each zone on this node, and what they are good for.
+fn node_view(config: &Config, node: &NodePods) -> NodeView {
+    let mut zones: BTreeMap<Arc<str>, usize> = config.zones.keys().map(|zone| (zone.clone(), 0)).collect();
+    for sandbox in node.sandboxes.iter().filter(|s| s.ready && s.running) {
+        if let Some(count) = zone_of(config, sandbox).and_then(|zone| zones.get_mut(zone)) {
+            *count += 1;
+        }
+    }
+    NodeView { zones, runtime_answers: node.listed.is_some() && node.problem.is_none() }
+}
+
 /// Counts and logs what the sweeps find.
 struct Recorder {
     ledger: Arc<Ledger>,
@@ -225,7 +299,10 @@ struct Recorder {
 impl Observer for Recorder {
     fn swept(&self, report: &SweepReport, transitions: &[Transition]) {
         self.metrics.count(report);
-        log::transitions(transitions, &self.ledger.snapshot(), self.names_in_log);
+        // Mostly nothing changed, and a snapshot of thousands of checks is work.
+        if !transitions.is_empty() {
+            log::transitions(transitions, &self.ledger.snapshot(), self.names_in_log);
+        }
     }
 
     fn overran(&self, boundary: &str, times: u64) {

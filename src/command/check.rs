@@ -7,7 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Failure, Loaded, load_plan, run_info, runtime};
+use futures_util::future::join_all;
+
+use super::{
+    Failure, Loaded, load_plan,
+    node::{Node, least_privilege},
+    run_info, runtime,
+};
 use crate::{
     cli::{CheckArgs, Output},
     config::Config,
@@ -15,23 +21,27 @@ use crate::{
     ledger::{Carried, Ledger, Snapshot},
     model::Verdict,
     plan::Plan,
-    sweep::{Progress, Sweeper},
+    sweep::{Progress, Sweeper, Turns},
     vantage::raise_descriptor_limit,
 };
 
 pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
-    let Loaded { mut config, plan, .. } = load_plan(&args.config.config_file, &args.place)?;
+    let mut loaded = load_plan(&args.config.config_file, &args.place)?;
     if args.plan {
-        show_plan(&config, &plan).map_err(Failure::system("write the plan"))?;
+        if let Some(node) = runtime()?.block_on(loaded.ask_node()) {
+            node.tell_problem();
+        }
+        show_plan(&loaded.config, &loaded.plan).map_err(Failure::system("write the plan"))?;
         return Ok(ExitCode::SUCCESS);
     }
     let descriptors = raise_descriptor_limit().map_err(Failure::system("raise the limit of open descriptors"))?;
-    if let Some(config) = Arc::get_mut(&mut config) {
+    if let Some(config) = Arc::get_mut(&mut loaded.config) {
         config.pace.in_flight = config.pace.in_flight.min(super::most_in_flight(descriptors));
     }
+    least_privilege(&loaded.config)?;
     let run = run_info(&args.place);
     let began = Instant::now();
-    let snapshot = runtime()?.block_on(sweep_all(config, plan, &run))?;
+    let snapshot = runtime()?.block_on(sweep_all(loaded, &run))?;
     let now = Instant::now();
     print(args, &run, &snapshot, now, began.elapsed()).map_err(Failure::system("write the result"))?;
     Ok(ExitCode::from(exit_code(table::totals(&snapshot, now), args.require_witness)))
@@ -47,15 +57,26 @@ fn exit_code(totals: [usize; 4], require_witness: bool) -> u8 {
     }
 }
 
-/// All boundaries one after the other: their budgets are the agent's.
-async fn sweep_all(config: Arc<Config>, plan: Arc<Plan>, run: &Run) -> Result<Arc<Snapshot>, Failure> {
-    let sweeper = Sweeper::new(config.clone(), plan.clone(), run.icmp_evidence);
-    let sweeper = Arc::new(sweeper.map_err(Failure::system("set up the resolver"))?);
+/// All boundaries one after the other: their budgets are the agent's. Each from all identities, and all of their pods.
+async fn sweep_all(mut loaded: Loaded, run: &Run) -> Result<Arc<Snapshot>, Failure> {
+    let node = loaded.ask_node().await;
+    if let Some(node) = &node {
+        node.check(&loaded.config)?;
+        node.tell_problem();
+    }
+    let node = node.map(Node::keep_watching);
+    let Loaded { config, plan, .. } = loaded;
+    let sweeper = Arc::new(Sweeper::new(config.clone(), plan.clone(), node, run.icmp_evidence));
     let ledger = Ledger::default();
     ledger.follow(&plan, &config.hash, Instant::now());
     let progress = io::stderr().is_terminal().then(|| tokio::spawn(show_progress(sweeper.progress())));
     for planned in &plan.boundaries {
-        ledger.record(&sweeper.sweep(planned, &Carried::default()).await);
+        let legs = plan.legs.iter().filter(|leg| Arc::ptr_eq(&leg.boundary, planned));
+        let sweeps = legs.map(async |leg| {
+            let turn = Turns::default().next(&leg.stand.speakers, 1);
+            ledger.record(&sweeper.sweep(leg, &turn, &Carried::default()).await);
+        });
+        join_all(sweeps).await;
     }
     if let Some(progress) = progress {
         progress.abort();
@@ -93,14 +114,15 @@ fn print(args: &CheckArgs, run: &Run, snapshot: &Snapshot, now: Instant, took: D
 
 fn show_plan(config: &Config, plan: &Plan) -> io::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
-    for planned in &plan.boundaries {
-        let boundary = &planned.boundary;
-        let cost = planned.cost(config, &plan.positive, &plan.negative);
+    for leg in &plan.legs {
+        let boundary = &leg.boundary.boundary;
+        let cost = leg.cost(config);
         writeln!(
             out,
-            "{}  {} → {}, expected {}, every {} s: {} checks of {} addresses and ports",
+            "{}  {}{} → {}, expected {}, every {} s: {} checks of {} addresses and ports",
             boundary.name,
             boundary.from,
+            table::source(leg.boundary.mode, &leg.stand.source.identity),
             boundary.to,
             boundary.expect,
             boundary.interval.as_secs(),
@@ -126,7 +148,7 @@ fn show_plan(config: &Config, plan: &Plan) -> io::Result<()> {
                 cost.dns_seconds
             )?;
         }
-        for check in &planned.checks {
+        for check in leg.checks() {
             writeln!(out, "  {}", check.id)?;
         }
     }

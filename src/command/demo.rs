@@ -11,7 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use super::{Failure, browse, run_info, runtime};
 use crate::{
@@ -23,13 +23,14 @@ use crate::{
         metrics::Metrics,
         table,
     },
+    inventory::stands::Stand,
     lab::{self, Entered, Lab},
     ledger::{Carried, Ledger, Snapshot, SweepReport, Transition},
     model::{Mode, Verdict},
     plan::plan,
     sweep::{
         Sweeper,
-        schedule::{self, Observer},
+        schedule::{Observer, Schedule},
     },
 };
 
@@ -66,15 +67,15 @@ fn introduce(lab: &Lab, entered: &Entered) -> io::Result<()> {
 async fn demonstrate(lab: Lab, listener: Option<TcpListener>) -> Result<ExitCode, Failure> {
     let run = run_info(&PlaceArgs { node_name: Some("demo".into()), namespace: String::new() });
     let config = Arc::new(config::parse(Path::new("demo"), &lab.config)?);
-    let plan = Arc::new(plan(&config, &[], ""));
-    let sweeper = Sweeper::new(config.clone(), plan.clone(), run.icmp_evidence);
-    let sweeper = Arc::new(sweeper.map_err(Failure::system("set up the resolver"))?);
+    let own = Stand::own(&config, &[], "");
+    let plan = Arc::new(plan(&config, std::slice::from_ref(&own)));
+    let sweeper = Arc::new(Sweeper::new(config.clone(), plan.clone(), None, run.icmp_evidence));
     let ledger = Arc::new(Ledger::default());
     ledger.follow(&plan, &config.hash, Instant::now());
     let began = Instant::now();
     let mut first = Vec::new();
-    for planned in &plan.boundaries {
-        let report = sweeper.sweep(planned, &Carried::default()).await;
+    for leg in &plan.legs {
+        let report = sweeper.sweep(leg, &[], &Carried::default()).await;
         ledger.record(&report);
         first.push(report);
     }
@@ -147,9 +148,9 @@ async fn serve(
         telemetry_path: "/metrics".into(),
         reload: None,
     };
-    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let observer: Arc<dyn Observer> = Arc::new(Counter(metrics));
-    schedule::run(&sweeper, &ledger, &observer, &stop, &tasks);
+    let stop = CancellationToken::new();
+    let mut schedule = Schedule::new(sweeper.clone(), ledger, Arc::new(Counter(metrics)));
+    schedule.follow(&sweeper.plan.legs);
     let server = tokio::spawn(http::serve(listener, site, stop.clone()));
     println!("\nThe page: {0}  The metrics: {0}metrics  Ctrl-C ends it.", browse(address));
     tokio::signal::ctrl_c().await.map_err(Failure::system("wait for Ctrl-C"))?;

@@ -14,11 +14,11 @@ use hickory_resolver::proto::rr::Name;
 use ipnet::IpNet;
 
 use super::{
-    Address, Boundary, Config, LoadError, PaceConfig, Port, PositiveControl, Problem, SeriesConfig, Target,
-    VantageConfig, WitnessConfig, document as doc,
+    Address, Boundary, Config, LoadError, PaceConfig, PodsConfig, Port, PositiveControl, Problem, SeriesConfig, Target,
+    VantageConfig, WitnessConfig, WitnessWho, Zone, document as doc,
     scalars::{Ip, Located, OneOrMany, Position},
 };
-use crate::model::{AddressKind, CheckKind, Expect, Family, Mode, NegativeControl, Transport};
+use crate::model::{AddressKind, CheckKind, Expect, Family, Mode, NegativeControl, Transport, VantageMode};
 
 /// More problems than this are not worth reading.
 const MOST_PROBLEMS: usize = 20;
@@ -27,6 +27,9 @@ const MOST_LISTED: usize = 10;
 /// Bounds what one configuration can make the agent hold.
 const MOST_ADDRESSES: usize = 500_000;
 const LEAST_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often the container runtime may be asked for its pods, and how long the start of a pod may take.
+const LEAST_POLL: Duration = Duration::from_millis(200);
+const MOST_POLL: Duration = Duration::from_secs(60);
 
 struct Checker<'a> {
     main: &'a Path,
@@ -95,6 +98,12 @@ pub fn check<'a>(
     }
     let negative = document.controls.negative.iter().filter_map(|n| negative(&mut c, n)).collect();
     let vantage = vantage(&mut c, document.vantage);
+    let co_resident = boundaries.iter().any(|b| b.co_residency.is_some());
+    let pods = match document.pods {
+        None if vantage.mode == VantageMode::Own && !co_resident => None,
+        section => Some(pods(&mut c, section.unwrap_or_default())),
+    };
+    own_needs_no_pods(&mut c, vantage.mode, &document.witnesses);
     let pace = PaceConfig {
         in_flight: c.number("pace.in_flight", &document.pace.in_flight, 1..=65_536),
         per_second: c.number("pace.per_second", &document.pace.per_second, 1..=1_000_000),
@@ -102,19 +111,33 @@ pub fn check<'a>(
     };
     let series = SeriesConfig { every_check: document.series.every_check, worst_checks: document.series.worst_checks };
     match dns {
-        Some(dns) if c.problems.is_empty() => {
-            Ok(Config { hash, zones, boundaries, targets, vantage, witnesses, positive, negative, dns, pace, series })
-        }
+        Some(dns) if c.problems.is_empty() => Ok(Config {
+            hash,
+            zones,
+            boundaries,
+            targets,
+            vantage,
+            pods,
+            witnesses,
+            positive,
+            negative,
+            dns,
+            pace,
+            series,
+        }),
         _ => Err(LoadError(c.problems)),
     }
 }
 
-fn zones(c: &mut Checker<'_>, zones: &BTreeMap<String, Located<doc::Zone>>) -> BTreeMap<Arc<str>, Vec<Arc<str>>> {
+fn zones(c: &mut Checker<'_>, zones: &BTreeMap<String, Located<doc::Zone>>) -> BTreeMap<Arc<str>, Zone> {
     let mut owner: HashMap<&str, &str> = HashMap::new();
     let mut checked = BTreeMap::new();
     for (name, zone) in zones {
         if !is_word(name) {
             c.problem(zone.at, format!("zone `{name}`: expected up to 63 letters, digits, `-`, `_` or `.`"));
+        }
+        if name == "unknown" {
+            c.problem(zone.at, "zone `unknown`: the word stands for pods that nobody knows of; expected another name");
         }
         for namespace in &zone.value.namespaces {
             if !is_label(&namespace.value) {
@@ -132,9 +155,13 @@ fn zones(c: &mut Checker<'_>, zones: &BTreeMap<String, Located<doc::Zone>>) -> B
             }
         }
         let namespaces = zone.value.namespaces.iter().map(|n| n.value.as_str().into()).collect();
-        checked.insert(name.as_str().into(), namespaces);
+        checked.insert(name.as_str().into(), Zone { namespaces, pod_labels: labels(&zone.value.pod_labels) });
     }
     checked
+}
+
+fn labels(labels: &BTreeMap<String, String>) -> BTreeMap<Box<str>, Box<str>> {
+    labels.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect()
 }
 
 /// The first few: a message is built for each of perhaps a million wrong targets.
@@ -147,7 +174,7 @@ fn list(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
 
 fn boundaries(
     c: &mut Checker<'_>,
-    zones: &BTreeMap<Arc<str>, Vec<Arc<str>>>,
+    zones: &BTreeMap<Arc<str>, Zone>,
     witnesses: &[WitnessConfig],
     boundaries: &Located<Vec<Located<doc::Boundary>>>,
 ) -> Vec<Boundary> {
@@ -195,6 +222,13 @@ fn boundaries(
             doc::ExpectWord::Blocked => Expect::Blocked,
             doc::ExpectWord::Open => Expect::Open,
         };
+        if boundary.co_residency.value != doc::ModeWord::Off && expect == Expect::Open {
+            c.problem(boundary.co_residency.at, "co_residency: found in a boundary that expects `open`");
+        }
+        if boundary.co_residency.value != doc::ModeWord::Off && boundary.from.value == boundary.to.value {
+            let message = format!("co_residency: found in a boundary from zone `{}` to itself", boundary.to.value);
+            c.problem(boundary.co_residency.at, message);
+        }
         if let (Some(techniques), Expect::Open) = (&boundary.dns, expect) {
             c.problem(techniques.at, "dns: found in a boundary that expects `open`, where disclosure is no breach");
         }
@@ -229,6 +263,11 @@ fn boundaries(
             attempts,
             closed: tcp.closed,
             techniques: techniques.collect(),
+            co_residency: match boundary.co_residency.value {
+                doc::ModeWord::Off => None,
+                doc::ModeWord::Judge => Some(Mode::Judge),
+                doc::ModeWord::Report => Some(Mode::Report),
+            },
         });
     }
     checked
@@ -236,11 +275,12 @@ fn boundaries(
 
 fn check_targets<'a>(
     c: &mut Checker<'_>,
-    zones: &BTreeMap<Arc<str>, Vec<Arc<str>>>,
+    zones: &BTreeMap<Arc<str>, Zone>,
     targets: impl Iterator<Item = (&'a Path, Result<Located<doc::Target>, Problem>)>,
 ) -> Vec<Target> {
     // Words repeat in thousands of targets: each is kept once.
-    let mut words: BTreeSet<Arc<str>> = zones.keys().chain(zones.values().flatten()).cloned().collect();
+    let mut words: BTreeSet<Arc<str>> =
+        zones.keys().chain(zones.values().flat_map(|z| &z.namespaces)).cloned().collect();
     let mut intern = |text: &str| -> Arc<str> {
         words.get(text).cloned().unwrap_or_else(|| {
             let word: Arc<str> = text.into();
@@ -268,7 +308,7 @@ fn check_targets<'a>(
         let mut wrong = |message: String| c.problem_in(file, at, message);
         match zones.get(&zone) {
             None => wrong(format!("zone: no zone `{zone}`, expected one of {}", list(zones.keys()))),
-            Some(namespaces) if !namespace.is_empty() && !namespaces.contains(&namespace) => {
+            Some(Zone { namespaces, .. }) if !namespace.is_empty() && !namespaces.contains(&namespace) => {
                 wrong(format!("namespace `{namespace}` is not in zone `{zone}`"));
             }
             Some(_) => {}
@@ -404,27 +444,52 @@ fn absolute(text: &str) -> Option<Name> {
 
 fn witnesses(
     c: &mut Checker<'_>,
-    zones: &BTreeMap<Arc<str>, Vec<Arc<str>>>,
+    zones: &BTreeMap<Arc<str>, Zone>,
     witnesses: &[Located<doc::Witness>],
 ) -> Vec<WitnessConfig> {
     let mut seen = BTreeSet::new();
-    witnesses
-        .iter()
-        .map(|located| {
-            let witness = &located.value;
-            if !zones.contains_key(witness.zone.as_str()) {
-                let message = format!("zone: no zone `{}`, expected one of {}", witness.zone, list(zones.keys()));
+    let mut checked: Vec<WitnessConfig> = Vec::new();
+    for located in witnesses {
+        let witness = &located.value;
+        if !zones.contains_key(witness.zone.as_str()) {
+            let message = format!("zone: no zone `{}`, expected one of {}", witness.zone, list(zones.keys()));
+            c.problem(located.at, message);
+        }
+        let who = match (&witness.source, witness.node, &witness.pods) {
+            (Some(source), None, None) => {
+                if source.0.is_empty() {
+                    c.problem(located.at, "source: found no address, expected one of each family that it speaks for");
+                }
+                WitnessWho::Source(sources(c, located.at, source))
+            }
+            (None, Some(true), None) => WitnessWho::Node,
+            (None, None, Some(with)) => WitnessWho::Pods(labels(with)),
+            _ => {
+                let message = "expected exactly one of `source`, `node: true` and `pods`, with the pods' labels";
                 c.problem(located.at, message);
+                continue;
             }
-            if !seen.insert(&witness.zone) {
-                c.problem(located.at, format!("zone `{}` has a witness already", witness.zone));
-            }
-            if witness.source.0.is_empty() {
-                c.problem(located.at, "source: found no address, expected one of each family that it speaks for");
-            }
-            WitnessConfig { zone: witness.zone.as_str().into(), source: sources(c, located.at, &witness.source) }
-        })
-        .collect()
+        };
+        let (kind, again) = match who {
+            WitnessWho::Node => ("node", "the node as"),
+            WitnessWho::Pods(_) => ("pods", "pods as"),
+            WitnessWho::Source(_) => ("source", "source addresses as"),
+        };
+        if !seen.insert((&witness.zone, kind)) {
+            c.problem(located.at, format!("zone `{}` has {again} a witness already", witness.zone));
+        }
+        checked.push(WitnessConfig { zone: witness.zone.as_str().into(), who });
+    }
+    checked.sort_by(|a, b| a.who.cmp(&b.who));
+    checked
+}
+
+/// Other namespaces are entered in mode `pods` only.
+fn own_needs_no_pods(c: &mut Checker<'_>, mode: VantageMode, witnesses: &[Located<doc::Witness>]) {
+    let needs_pods = |w: &doc::Witness| w.node.is_some() || w.pods.is_some();
+    for witness in witnesses.iter().filter(|w| mode == VantageMode::Own && needs_pods(&w.value)) {
+        c.problem(witness.at, "`node` and `pods` are witnesses of `vantage.mode: pods` only; expected `source`");
+    }
 }
 
 fn sources(c: &mut Checker<'_>, at: Position, source: &OneOrMany<Ip>) -> Box<[IpAddr]> {
@@ -485,14 +550,43 @@ fn negative(c: &mut Checker<'_>, control: &Located<doc::Negative>) -> Option<Neg
 }
 
 fn vantage(c: &mut Checker<'_>, vantage: doc::Vantage) -> VantageConfig {
-    for (what, word) in [("vantage.namespace", &vantage.namespace), ("vantage.identity", &vantage.identity)] {
-        if let Some(word) = word {
-            c.word(what, word);
-        }
+    let of_own = [("namespace", &vantage.namespace), ("identity", &vantage.identity)];
+    for (what, word) in of_own.into_iter().filter_map(|(what, word)| Some((what, word.as_ref()?))) {
+        c.word(&format!("vantage.{what}"), word);
+    }
+    let mode = match vantage.mode.value {
+        doc::VantageWord::Own => VantageMode::Own,
+        doc::VantageWord::Pods => VantageMode::Pods,
+    };
+    let at = vantage.source.as_ref().map(|s| s.at);
+    let given = of_own.into_iter().filter_map(|(what, word)| Some((what, word.as_ref()?.at)));
+    for (what, at) in given.chain(at.map(|at| ("source", at))).filter(|_| mode == VantageMode::Pods) {
+        c.problem(at, format!("vantage.{what}: belongs to `mode: own`; in mode `pods` the pods' own are used"));
     }
     VantageConfig {
+        mode,
         namespace: vantage.namespace.map(|w| w.value.into()),
         identity: vantage.identity.map(|w| w.value.into()),
         source: vantage.source.map(|s| sources(c, s.at, &s.value)).unwrap_or_default(),
+    }
+}
+
+fn pods(c: &mut Checker<'_>, pods: doc::Pods) -> PodsConfig {
+    let poll = pods.poll.value.0;
+    if !(LEAST_POLL..=MOST_POLL).contains(&poll) {
+        c.problem(pods.poll.at, format!("pods.poll: found {poll:?}, expected {LEAST_POLL:?} to {MOST_POLL:?}"));
+    }
+    let startup_window = pods.startup_window.value.0;
+    if startup_window > MOST_POLL {
+        let message = format!("pods.startup_window: found {startup_window:?}, expected {MOST_POLL:?} at most");
+        c.problem(pods.startup_window.at, message);
+    }
+    PodsConfig {
+        socket: pods.socket,
+        poll,
+        ignore_labels: pods.ignore_labels.iter().map(|l| l.as_str().into()).collect(),
+        turn_within: c.number("pods.turn_within", &pods.turn_within, 1..=1_000),
+        per_second: c.number("pods.per_second", &pods.per_second, 1..=100_000),
+        startup_window,
     }
 }

@@ -1,6 +1,6 @@
 //! The document as it is written, with defaults: what serde reads and the JSON Schema describes.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -28,6 +28,8 @@ pub struct Document {
     /// The agent's own place in the network.
     #[serde(default)]
     pub vantage: Vantage,
+    /// How the pods of this node are found and treated.
+    pub pods: Option<Pods>,
     /// Second vantages of the agent that are known to be allowed to reach a zone.
     #[serde(default, deserialize_with = "list")]
     #[schemars(with = "Vec<Located<Witness>>")]
@@ -53,6 +55,9 @@ pub struct Zone {
     /// Kubernetes namespaces.
     #[serde(default)]
     pub namespaces: Vec<Located<String>>,
+    /// Labels that pods of these namespaces must have to be in the zone. Default: all pods.
+    #[serde(default)]
+    pub pod_labels: BTreeMap<String, String>,
 }
 
 /// A directed pair of zones.
@@ -76,6 +81,13 @@ pub struct Boundary {
     pub tcp: Located<Tcp>,
     /// Which DNS techniques are tested; `off` for none.
     pub dns: Option<Located<OffOr<Techniques>>>,
+    /// Whether pods of both zones may share a node: `judge` makes it a `fail`.
+    #[serde(default = "off")]
+    pub co_residency: Located<ModeWord>,
+}
+
+fn off() -> Located<ModeWord> {
+    Located { value: ModeWord::Off, at: Default::default() }
 }
 
 fn thirty_seconds() -> Located<Span> {
@@ -227,6 +239,9 @@ pub struct JsonTargetFile<'a> {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Vantage {
+    /// Where the sockets of the probes are born.
+    #[serde(default)]
+    pub mode: Located<VantageWord>,
     /// `source_namespace` label. Default: `--vantage.namespace`.
     pub namespace: Option<Located<String>>,
     /// `source` label. Default: `own`.
@@ -235,14 +250,68 @@ pub struct Vantage {
     pub source: Option<Located<OneOrMany<Ip>>>,
 }
 
-/// A second vantage of the agent that is known to be allowed to reach a zone.
+/// Where the sockets of the probes are born.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum VantageWord {
+    /// In the agent's own network.
+    #[default]
+    Own,
+    /// In the network namespaces of the pods of the zone `from` on this node. Needs the runtime's socket and CAP_SYS_ADMIN.
+    Pods,
+}
+
+impl Default for Located<VantageWord> {
+    fn default() -> Self {
+        Self { value: VantageWord::default(), at: Default::default() }
+    }
+}
+
+/// How the pods of this node are found and treated.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pods {
+    /// The container runtime's CRI socket.
+    pub socket: PathBuf,
+    /// Time between two looks at the list of pods.
+    pub poll: Located<Span>,
+    /// Labels that make no identity of their own, beside the hashes and names that controllers add.
+    pub ignore_labels: Vec<String>,
+    /// Every pod of an identity speaks within so many sweeps, 1 to 1000.
+    pub turn_within: Located<u32>,
+    /// Probes a second from one pod, controls and DNS queries included, 1 to 100000.
+    pub per_second: Located<u32>,
+    /// What is open only while a pod or target is younger than this is no finding, and is reported as `startup`.
+    pub startup_window: Located<Span>,
+}
+
+impl Default for Pods {
+    fn default() -> Self {
+        let number = |value| Located { value, at: Default::default() };
+        let span = |seconds| Located { value: Span(Duration::from_secs(seconds)), at: Default::default() };
+        Self {
+            socket: "/run/containerd/containerd.sock".into(),
+            poll: span(2),
+            ignore_labels: ["app.kubernetes.io/version", "helm.sh/chart"].map(Into::into).into(),
+            turn_within: number(10),
+            per_second: number(5),
+            startup_window: span(10),
+        }
+    }
+}
+
+/// Who is known to be allowed to reach a zone: exactly one of `source`, `node` and `pods`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Witness {
     /// The zone that it may reach.
     pub zone: String,
-    /// Its source addresses, one of each family at most.
-    pub source: OneOrMany<Ip>,
+    /// Source addresses of the agent, one of each family at most.
+    pub source: Option<OneOrMany<Ip>>,
+    /// `true`: the node's own network, for pods of the zone on this node. The agent must run with `hostNetwork`.
+    pub node: Option<bool>,
+    /// Pods of the zone on this node that have these labels.
+    pub pods: Option<BTreeMap<String, String>>,
 }
 
 /// Controls: they tell a blocked path from a broken vantage.

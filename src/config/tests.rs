@@ -55,7 +55,7 @@ fn documents_of_another_shape() {
         &[
             (
                 "zonez: {}\n",
-                "f.yaml:4:1: unknown field `zonez`, expected one of zones, boundaries, targets, target_files, vantage, witnesses, controls, dns, pace, series",
+                "f.yaml:4:1: unknown field `zonez`, expected one of zones, boundaries, targets, target_files, vantage, pods, witnesses, controls, dns, pace, series",
             ),
             (
                 "pace: {in_fligt: 1}\n",
@@ -382,7 +382,7 @@ fn dns_controls_witnesses_and_vantage() {
             ),
             (
                 "witnesses: [{zone: high, source: 127.0.0.1}, {zone: high, source: 127.0.0.2}]\n",
-                "f.yaml:4:46: zone `high` has a witness already",
+                "f.yaml:4:46: zone `high` has source addresses as a witness already",
             ),
             (
                 "vantage: {source: [127.0.0.1, \"::1\", 127.0.0.2]}\n",
@@ -391,6 +391,132 @@ fn dns_controls_witnesses_and_vantage() {
             (
                 "vantage: {identity: 'a b'}\n",
                 "f.yaml:4:21: vantage.identity: found `a b`, expected up to 63 letters, digits, `-`, `_` or `.`",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn pods_vantages_and_co_residency() {
+    assert_told(
+        MINIMAL,
+        &[
+            ("pods: {poll: 199ms}\n", "f.yaml:4:14: pods.poll: found 199ms, expected 200ms to 60s"),
+            ("pods: {poll: 61s}\n", "f.yaml:4:14: pods.poll: found 61s, expected 200ms to 60s"),
+            ("pods: {startup_window: 61s}\n", "f.yaml:4:24: pods.startup_window: found 61s, expected 60s at most"),
+            ("pods: {turn_within: 0}\n", "f.yaml:4:21: pods.turn_within: found 0, expected 1 to 1000"),
+            ("pods: {turn_within: 1001}\n", "f.yaml:4:21: pods.turn_within: found 1001, expected 1 to 1000"),
+            ("pods: {per_second: 0}\n", "f.yaml:4:20: pods.per_second: found 0, expected 1 to 100000"),
+            ("pods: {per_second: 100001}\n", "f.yaml:4:20: pods.per_second: found 100001, expected 1 to 100000"),
+            (
+                "pods: {sockets: /run/x.sock}\n",
+                "f.yaml:4:8: unknown field `sockets`, expected one of socket, poll, ignore_labels, turn_within, per_second, startup_window",
+            ),
+            ("pods: {ignore_labels: app}\n", "f.yaml:4:23: expected a list, found `app`"),
+            ("vantage: {mode: node}\n", "f.yaml:4:17: unknown variant `node`, expected one of own, pods"),
+            (
+                "vantage: {mode: pods, namespace: web}\n",
+                "f.yaml:4:34: vantage.namespace: belongs to `mode: own`; in mode `pods` the pods' own are used",
+            ),
+            (
+                "vantage: {mode: pods, identity: x}\n",
+                "f.yaml:4:33: vantage.identity: belongs to `mode: own`; in mode `pods` the pods' own are used",
+            ),
+            (
+                "vantage: {mode: pods, source: 127.0.0.1}\n",
+                "f.yaml:4:31: vantage.source: belongs to `mode: own`; in mode `pods` the pods' own are used",
+            ),
+            (
+                "witnesses: [{zone: high, node: true}]\n",
+                "f.yaml:4:13: `node` and `pods` are witnesses of `vantage.mode: pods` only; expected `source`",
+            ),
+            (
+                "witnesses: [{zone: high, pods: {app: x}}]\n",
+                "f.yaml:4:13: `node` and `pods` are witnesses of `vantage.mode: pods` only; expected `source`",
+            ),
+            ("pods: {poll: 200ms, startup_window: 0s, turn_within: 1, per_second: 1, ignore_labels: []}\n", "good"),
+            ("pods: {poll: 1m, startup_window: 1m, turn_within: 1000, per_second: 100000}\n", "good"),
+            ("vantage: {mode: pods}\n", "good"),
+            ("vantage: {mode: own, namespace: web}\n", "good"),
+            (
+                "vantage: {mode: pods}\nwitnesses: [{zone: high, node: true}, {zone: high, pods: {app: x}}, {zone: high, source: 127.0.0.1}]\n",
+                "good",
+            ),
+            ("vantage: {mode: pods}\nwitnesses: [{zone: high, node: true}, {zone: low, node: true}]\n", "good"),
+        ],
+    );
+    assert_told(
+        &format!("{MINIMAL}vantage: {{mode: pods}}\n"),
+        &[
+            (
+                "witnesses: [{zone: high}]\n",
+                "f.yaml:5:13: expected exactly one of `source`, `node: true` and `pods`, with the pods' labels",
+            ),
+            (
+                "witnesses: [{zone: high, node: false}]\n",
+                "f.yaml:5:13: expected exactly one of `source`, `node: true` and `pods`, with the pods' labels",
+            ),
+            (
+                "witnesses: [{zone: high, node: true, source: 127.0.0.1}]\n",
+                "f.yaml:5:13: expected exactly one of `source`, `node: true` and `pods`, with the pods' labels",
+            ),
+            (
+                "witnesses: [{zone: high, node: true, pods: {app: x}}]\n",
+                "f.yaml:5:13: expected exactly one of `source`, `node: true` and `pods`, with the pods' labels",
+            ),
+            (
+                "witnesses: [{zone: high, node: true}, {zone: high, node: true}]\n",
+                "f.yaml:5:39: zone `high` has the node as a witness already",
+            ),
+            (
+                "witnesses: [{zone: high, pods: {app: x}}, {zone: high, pods: {app: y}}]\n",
+                "f.yaml:5:43: zone `high` has pods as a witness already",
+            ),
+            (
+                "witnesses: [{zone: hgih, pods: {app: x}}]\n",
+                "f.yaml:5:13: zone: no zone `hgih`, expected one of `high`, `low`",
+            ),
+            ("witnesses: [{zone: high, pods: app}]\n", "f.yaml:5:32: expected a mapping, found `app`"),
+            (
+                "witnesses: [{zone: high, pod: {app: x}}]\n",
+                "f.yaml:5:26: unknown field `pod`, expected one of zone, source, node, pods",
+            ),
+        ],
+    );
+    assert_told(
+        ZONES,
+        &[
+            (
+                "- {name: b, from: low, to: high, expect: open, co_residency: judge}\n",
+                "f.yaml:3:62: co_residency: found in a boundary that expects `open`",
+            ),
+            (
+                "- {name: b, from: low, to: low, co_residency: judge}\n",
+                "f.yaml:3:47: co_residency: found in a boundary from zone `low` to itself",
+            ),
+            (
+                "- {name: b, from: high, to: high, co_residency: report}\n",
+                "f.yaml:3:49: co_residency: found in a boundary from zone `high` to itself",
+            ),
+            (
+                "- {name: b, from: low, to: high, co_residency: yes}\n",
+                "f.yaml:3:48: unknown variant `yes`, expected one of judge, report, off",
+            ),
+            ("- {name: b, from: low, to: low, co_residency: off}\n", "good"),
+            ("- {name: b, from: high, to: high, expect: open, co_residency: off}\n", "good"),
+            ("- {name: b, from: low, to: high, co_residency: report}\n", "good"),
+        ],
+    );
+    assert_told(
+        "",
+        &[
+            (
+                "zones: {low: {namespaces: [web], pod_labels: [app]}, high: {}}\nboundaries: [{name: b, from: low, to: high}]\n",
+                "f.yaml:1:46: expected a mapping, found `[app]}, high: {}}`",
+            ),
+            (
+                "zones: {low: {namespaces: [web], labels: {}}, high: {}}\nboundaries: [{name: b, from: low, to: high}]\n",
+                "f.yaml:1:34: unknown field `labels`, expected one of namespaces, pod_labels",
             ),
         ],
     );
@@ -516,12 +642,36 @@ fn a_negative_control_without_a_range_speaks_for_its_family() {
 }
 
 #[test]
+fn the_best_witness_stands_first() {
+    let config = good(&format!(
+        "{MINIMAL}vantage: {{mode: pods}}\nwitnesses: [{{zone: high, source: 127.0.0.1}}, {{zone: high, pods: {{app: x}}}}, {{zone: low, source: 127.0.0.2}}, {{zone: high, node: true}}]\n"
+    ));
+    let of_high: Vec<&WitnessWho> = config.witnesses.iter().filter(|w| &*w.zone == "high").map(|w| &w.who).collect();
+    let labels = BTreeMap::from([("app".into(), "x".into())]);
+    let source = WitnessWho::Source(["127.0.0.1".parse().unwrap()].into());
+    assert_eq!(of_high, [&WitnessWho::Node, &WitnessWho::Pods(labels), &source]);
+}
+
+#[test]
+fn pods_are_looked_at_only_where_they_are_needed() {
+    let needs = |text: &str| good(text).pods.is_some();
+    assert!(!needs(MINIMAL));
+    assert!(needs(&format!("{MINIMAL}vantage: {{mode: pods}}\n")));
+    assert!(needs(&format!("{MINIMAL}pods: {{}}\n")), "asked for by name");
+    for (co_residency, expected) in [("judge", true), ("report", true), ("off", false)] {
+        let boundary = format!("{ZONES}- {{name: b, from: low, to: high, co_residency: {co_residency}}}\n");
+        assert_eq!(needs(&boundary), expected, "{co_residency}");
+    }
+}
+
+#[test]
 fn an_open_boundary_asks_nothing_of_dns() {
     let config = good(&format!("{ZONES}- {{name: b, from: low, to: high, expect: open}}\n"));
     assert_eq!(config.boundaries[0].techniques, []);
 }
 
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/segprobe.yaml");
+const SAMPLE_OF_PODS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/segprobe-pods.yaml");
 
 #[test]
 fn the_sample_is_good() {
@@ -541,6 +691,25 @@ fn the_sample_is_good() {
     let numbers = |dns: &DnsConfig| (dns.queries_per_second, dns.in_flight, dns.sockets, dns.names_in_log);
     assert_eq!((numbers(&config.dns), config.dns.ask_again), (numbers(&default.dns), default.dns.ask_again));
     assert_eq!(config.dns.known_names, default.dns.known_names);
+}
+
+#[test]
+fn the_sample_of_pods_is_good() {
+    let (config, _) = load(Path::new(SAMPLE_OF_PODS)).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(config.vantage.mode, VantageMode::Pods);
+    assert_eq!(config.boundaries[0].co_residency, Some(Mode::Judge));
+    assert_eq!(config.zones["high"].pod_labels, BTreeMap::from([("pci-scope".into(), "in".into())]));
+    assert!(matches!(
+        config.witnesses.iter().map(|w| &w.who).collect::<Vec<_>>()[..],
+        [WitnessWho::Node, WitnessWho::Pods(_)]
+    ));
+    // What the sample calls a default is one.
+    let default = good(&format!("{MINIMAL}vantage: {{mode: pods}}\n"));
+    assert_eq!(config.pods, default.pods);
+    assert_eq!((&config.positive, &config.dns.servers), (&default.positive, &default.dns.servers));
+    assert_eq!(good(MINIMAL).vantage.mode, VantageMode::Own);
+    assert_eq!(good(MINIMAL).boundaries[0].co_residency, None);
+    assert!(good(MINIMAL).zones["high"].pod_labels.is_empty());
 }
 
 /// Follows references and the branch of an `anyOf` that is a mapping or a list, as the value asks for.
@@ -607,11 +776,13 @@ fn keys(root: &serde_json::Value, schema: &serde_json::Value, path: &str, all: &
 }
 
 #[test]
-fn the_sample_uses_every_key_of_the_schema_and_no_other() {
-    let sample: serde_json::Value = serde_saphyr::from_str(&fs::read_to_string(SAMPLE).unwrap()).unwrap();
+fn the_samples_use_every_key_of_the_schema_and_no_other() {
     let schema = json_schema();
     let (mut used, mut all) = (Vec::new(), Vec::new());
-    compare(&schema, &schema, &sample, "", &mut used);
+    for sample in [SAMPLE, SAMPLE_OF_PODS] {
+        let sample: serde_json::Value = serde_saphyr::from_str(&fs::read_to_string(sample).unwrap()).unwrap();
+        compare(&schema, &schema, &sample, "", &mut used);
+    }
     // The names of zones are no keys of the schema.
     let used: Vec<String> = used
         .iter()
@@ -770,6 +941,14 @@ fn yamlish() -> impl Strategy<Value = String> {
         "ports",
         "port",
         "address",
+        "vantage",
+        "mode",
+        "pods",
+        "poll",
+        "turn_within",
+        "node",
+        "co_residency",
+        "pod_labels",
         "zone",
         "servers",
         "known_names",
@@ -836,9 +1015,10 @@ proptest! {
 
     #[test]
     fn parsing_never_panics_on_a_damaged_sample(
-        at in 0usize..6000, with in prop::sample::select(vec!["", "\n", ":", "-", "{", "[", "0", "99999999999", "\u{0}", "é"]), cut in 0usize..20,
+        of_pods in any::<bool>(), at in 0usize..6000, with in prop::sample::select(vec!["", "\n", ":", "-", "{", "[", "0", "99999999999", "\u{0}", "é"]), cut in 0usize..20,
     ) {
-        let sample = include_str!("../../tests/fixtures/segprobe.yaml").replace("target_files", "# target_files");
+        let samples = [include_str!("../../tests/fixtures/segprobe.yaml"), include_str!("../../tests/fixtures/segprobe-pods.yaml")];
+        let sample = samples[usize::from(of_pods)].replace("target_files", "# target_files");
         let chars: Vec<char> = sample.chars().collect();
         let at = at.min(chars.len());
         let rest = chars[(at + cut).min(chars.len())..].iter();

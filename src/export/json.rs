@@ -3,7 +3,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Instant,
 };
 
 use serde::{Serialize, Serializer};
@@ -11,7 +12,7 @@ use serde::{Serialize, Serializer};
 use super::{Run, VERSION};
 use crate::{
     ledger::{BoundaryView, CheckView, DnsEvidence, Evidence, Finding, Snapshot},
-    model::{Reason, Verdict},
+    model::{PodName, Reason, Verdict},
     observation::{AddressSeen, ControlReply, ReplyClass, TcpSeen, TransportSeen, WitnessSeen},
     plan::NotTested,
 };
@@ -40,9 +41,7 @@ pub struct Report<'a> {
 impl<'a> Report<'a> {
     /// The snapshot as it is served at `now`.
     pub fn new(run: &'a Run, snapshot: &'a Snapshot, now: Instant) -> Self {
-        let completed = snapshot.boundaries.iter().filter_map(|b| Some((b.completed?, b.took?)));
-        let began =
-            |(end, took): (jiff::Timestamp, Duration)| end - jiff::SignedDuration::try_from(took).unwrap_or_default();
+        let spans = snapshot.boundaries.iter().filter_map(|b| b.span);
         Self {
             format: FORMAT,
             version: VERSION,
@@ -50,8 +49,8 @@ impl<'a> Report<'a> {
             node: &run.node,
             kernel: &run.kernel,
             icmp_evidence: run.icmp_evidence,
-            started: completed.clone().map(began).min(),
-            ended: completed.map(|(end, _)| end).max(),
+            started: spans.clone().map(|(started, _)| started).min(),
+            ended: spans.map(|(_, ended)| ended).max(),
             not_tested: &snapshot.not_tested,
             boundaries: &snapshot.boundaries,
             checks: (&snapshot.checks, now),
@@ -66,6 +65,7 @@ fn boundaries<S: Serializer>(boundaries: &[BoundaryView], serializer: S) -> Resu
         from: &'a str,
         to: &'a str,
         expect: &'static str,
+        vantage: &'static str,
         interval_seconds: f64,
         last_completed: Option<jiff::Timestamp>,
         last_duration_seconds: Option<f64>,
@@ -75,6 +75,7 @@ fn boundaries<S: Serializer>(boundaries: &[BoundaryView], serializer: S) -> Resu
         from: &b.from,
         to: &b.to,
         expect: b.expect.as_str(),
+        vantage: b.vantage.as_str(),
         interval_seconds: b.interval.as_secs_f64(),
         last_completed: b.completed,
         last_duration_seconds: b.took.map(|t| t.as_secs_f64()),
@@ -97,15 +98,32 @@ struct Check<'a> {
     explanation: &'static str,
     at: Option<jiff::Timestamp>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    findings: Vec<OpenFinding>,
+    findings: Vec<OpenFinding<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     addresses: Option<Vec<Address<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dns: Option<Dns<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<Node<'a>>,
+}
+
+/// Pods of the two zones on this node; absent where the runtime does not tell.
+#[derive(Serialize)]
+struct Node<'a> {
+    from: Option<Pods<'a>>,
+    to: Option<Pods<'a>>,
 }
 
 #[derive(Serialize)]
-struct OpenFinding {
+struct Pods<'a> {
+    count: usize,
+    some: &'a [Arc<str>],
+}
+
+#[derive(Serialize)]
+struct OpenFinding<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<&'a PodName>,
     address: Option<SocketAddr>,
     since: jiff::Timestamp,
     last_failed: jiff::Timestamp,
@@ -116,6 +134,8 @@ struct OpenFinding {
 
 #[derive(Serialize)]
 struct Address<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<&'a PodName>,
     address: Option<SocketAddr>,
     kind: &'static str,
     listed: bool,
@@ -123,11 +143,17 @@ struct Address<'a> {
     reason: Reason,
     attempts: &'a [TcpSeen],
     #[serde(skip_serializing_if = "Option::is_none")]
+    startup_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sidecar_port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     witness: Option<&'a WitnessSeen>,
 }
 
 #[derive(Serialize)]
 struct Dns<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<&'a PodName>,
     server: SocketAddr,
     /// All that was disclosed, of whatever namespace.
     names: BTreeMap<&'a str, BTreeSet<&'a str>>,
@@ -193,11 +219,20 @@ fn check(view: &CheckView, now: Instant) -> Check<'_> {
             Some(Evidence::Dns(evidence)) => Some(dns(evidence)),
             _ => None,
         },
+        node: match evidence {
+            Some(Evidence::Node(seen)) => Some(Node { from: pods(&seen.from), to: pods(&seen.to) }),
+            _ => None,
+        },
     }
 }
 
-fn open_finding(finding: &Finding) -> OpenFinding {
+fn pods(seen: &Option<(Vec<Arc<str>>, usize)>) -> Option<Pods<'_>> {
+    seen.as_ref().map(|(some, count)| Pods { count: *count, some })
+}
+
+fn open_finding(finding: &Finding) -> OpenFinding<'_> {
     OpenFinding {
+        pod: finding.from.as_deref(),
         address: finding.address,
         since: finding.since,
         last_failed: finding.last_failed,
@@ -209,12 +244,15 @@ fn open_finding(finding: &Finding) -> OpenFinding {
 
 fn address(seen: &AddressSeen, reason: Reason) -> Address<'_> {
     Address {
+        pod: seen.from.as_deref(),
         address: seen.address,
         kind: seen.kind.as_str(),
         listed: seen.listed,
         verdict: reason.verdict(),
         reason,
         attempts: &seen.attempts,
+        startup_seconds: seen.startup.map(|milliseconds| f64::from(milliseconds.get()) / 1e3),
+        sidecar_port: seen.sidecar,
         witness: seen.witness.as_deref(),
     }
 }
@@ -225,6 +263,7 @@ fn dns(evidence: &DnsEvidence) -> Dns<'_> {
     let [udp, tcp] = &seen.over;
     let (asked, questions) = seen.progress();
     Dns {
+        pod: evidence.from.as_deref(),
         server: evidence.server,
         names: seen.names(),
         addresses: seen.addresses(),

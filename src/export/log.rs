@@ -1,6 +1,6 @@
 //! The log: transitions as structured events, not every probe.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use tracing::{info, warn};
 use tracing_subscriber::{Layer, filter::LevelFilter, layer::SubscriberExt, registry, util::SubscriberInitExt};
@@ -9,7 +9,7 @@ use super::words;
 use crate::{
     cli::{LogFormat, LogLevel},
     ledger::{Closed, Snapshot, Transition},
-    model::Verdict,
+    model::{PodName, Verdict},
 };
 
 /// Sends the log to standard error. Later calls in one process do nothing.
@@ -36,30 +36,51 @@ pub fn init(level: LogLevel, format: LogFormat) {
 /// Writes what changed. Findings are warnings, with their evidence and at most so many disclosed names.
 pub fn transitions(transitions: &[Transition], snapshot: &Snapshot, most_names: usize) {
     for transition in transitions {
-        let (Transition::Opened { id, .. } | Transition::Closed { id, .. } | Transition::Changed { id, .. }) =
-            transition;
+        let (Transition::Opened { id, .. }
+        | Transition::Closed { id, .. }
+        | Transition::Startup { id, .. }
+        | Transition::Changed { id, .. }) = transition;
         let place = snapshot.checks.binary_search_by(|view| view.id.cmp(id)).ok();
         let evidence = || place.map(|i| words::evidence_with(&snapshot.checks[i], most_names)).unwrap_or_default();
         let (boundary, check, target, via) = (&*id.boundary, id.kind.as_str(), &*id.target, id.via_str());
-        let (namespace, source) = (&*id.target_namespace, &*id.source.name);
+        let (namespace, source_namespace, source) = (&*id.target_namespace, &*id.source.namespace, &*id.source.name);
         let text = |address: &Option<std::net::SocketAddr>| address.map(|a| a.to_string()).unwrap_or_default();
+        let pod = |from: &Option<Arc<PodName>>| from.as_ref().map(|from| from.name.to_string()).unwrap_or_default();
         match transition {
-            Transition::Opened { address, reason, .. } => {
+            Transition::Opened { from, address, reason, .. } => {
                 warn!(
                     event = "finding-opened",
                     boundary,
                     check,
+                    source_namespace,
                     source,
                     target_namespace = namespace,
                     target,
                     via,
+                    pod = pod(from),
                     address = text(address),
                     reason = reason.as_str(),
                     evidence = evidence(),
                     "segmentation breach"
                 );
             }
-            Transition::Closed { address, closed, after, .. } => {
+            Transition::Startup { from, address, length, .. } => {
+                warn!(
+                    event = "startup",
+                    boundary,
+                    check,
+                    source_namespace,
+                    source,
+                    target_namespace = namespace,
+                    target,
+                    via,
+                    pod = pod(from),
+                    address = text(address),
+                    open_seconds = length.as_secs_f64(),
+                    "open while new"
+                );
+            }
+            Transition::Closed { from, address, closed, after, .. } => {
                 let how = match closed {
                     Closed::Resolved => "resolved",
                     Closed::Gone => "gone",
@@ -68,10 +89,12 @@ pub fn transitions(transitions: &[Transition], snapshot: &Snapshot, most_names: 
                     event = "finding-closed",
                     boundary,
                     check,
+                    source_namespace,
                     source,
                     target_namespace = namespace,
                     target,
                     via,
+                    pod = pod(from),
                     address = text(address),
                     how,
                     open_seconds = after.as_secs(),
@@ -88,6 +111,7 @@ pub fn transitions(transitions: &[Transition], snapshot: &Snapshot, most_names: 
                     event = "changed",
                     boundary,
                     check,
+                    source_namespace,
                     source,
                     target_namespace = namespace,
                     target,

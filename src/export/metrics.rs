@@ -27,6 +27,7 @@ pub struct Metrics {
     probe_duration: HistogramVec,
     sweep_duration: HistogramVec,
     overruns: IntCounterVec,
+    startup: HistogramVec,
     reload_successful: Gauge,
     reload_time: Gauge,
     run: Run,
@@ -68,6 +69,12 @@ impl Metrics {
                 Opts::new("segprobe_sweep_overruns_total", "Sweeps that were skipped because one was still running."),
                 &["boundary"],
             )?,
+            startup: seconds(
+                "segprobe_startup_open_seconds",
+                "How long a new pod or target was open before it was blocked; no findings.",
+                "boundary",
+                &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0],
+            )?,
             reload_successful: Gauge::new(
                 "segprobe_config_last_reload_successful",
                 "Whether the last reload of the configuration was successful.",
@@ -85,6 +92,7 @@ impl Metrics {
         r.register(Box::new(metrics.probe_duration.clone()))?;
         r.register(Box::new(metrics.sweep_duration.clone()))?;
         r.register(Box::new(metrics.overruns.clone()))?;
+        r.register(Box::new(metrics.startup.clone()))?;
         r.register(Box::new(metrics.reload_successful.clone()))?;
         r.register(Box::new(metrics.reload_time.clone()))?;
         r.register(Box::new(ProcessCollector::for_self()))?;
@@ -94,6 +102,7 @@ impl Metrics {
     /// Makes a boundary's counters exist before they count.
     pub fn announce(&self, boundary: &str) {
         self.overruns.with_label_values(&[boundary]);
+        self.startup.with_label_values(&[boundary]);
     }
 
     /// Forgets a boundary that is no longer configured.
@@ -101,6 +110,7 @@ impl Metrics {
         // An error only says that there was none.
         let _ = self.overruns.remove_label_values(&[boundary]);
         let _ = self.sweep_duration.remove_label_values(&[boundary]);
+        let _ = self.startup.remove_label_values(&[boundary]);
     }
 
     /// Counts what a sweep did.
@@ -110,6 +120,10 @@ impl Metrics {
             let kind = result.id.kind.as_str();
             match &result.evidence {
                 Evidence::Reach(addresses) => {
+                    for startup in addresses.iter().filter_map(|(seen, _)| seen.startup) {
+                        let seconds = f64::from(startup.get()) / 1e3;
+                        self.startup.with_label_values(&[&*report.boundary]).observe(seconds);
+                    }
                     for attempt in addresses.iter().flat_map(|(seen, _)| &seen.attempts) {
                         self.probes.with_label_values(&[kind, attempt.outcome.as_str()]).inc();
                         if !matches!(attempt.outcome, TcpOutcome::Filtered | TcpOutcome::Error | TcpOutcome::Unresolved)
@@ -119,6 +133,7 @@ impl Metrics {
                         }
                     }
                 }
+                Evidence::Node(_) => {}
                 Evidence::Dns(dns) => {
                     for class in crate::observation::ReplyClass::ALL {
                         let replies = u64::from(dns.seen.count(*class));
@@ -174,6 +189,7 @@ fn results(page: &mut Exposition, snapshot: &Snapshot, series: SeriesConfig, now
     let judged: Vec<(&CheckView, Reason)> =
         snapshot.checks.iter().filter(|c| c.mode == Mode::Judge).map(|c| (c, c.reason_at(now))).collect();
     boundaries(page, snapshot);
+    node(page, snapshot);
     totals(page, snapshot, &judged);
     verdicts(page, snapshot, series, &judged);
     findings(page, snapshot);
@@ -198,7 +214,7 @@ fn boundaries(page: &mut Exposition, snapshot: &Snapshot) {
             ("from", &*b.from),
             ("to", &*b.to),
             ("expect", b.expect.as_str()),
-            ("vantage", "own"),
+            ("vantage", b.vantage.as_str()),
         ];
         page.sample("segprobe_boundary_info", &labels, 1);
     }
@@ -211,6 +227,16 @@ fn boundaries(page: &mut Exposition, snapshot: &Snapshot) {
     for (b, completed) in snapshot.boundaries.iter().filter_map(|b| Some((b, b.completed?))) {
         page.sample(name, &[("boundary", &b.name)], completed.as_millisecond() as f64 / 1e3);
     }
+}
+
+fn node(page: &mut Exposition, snapshot: &Snapshot) {
+    let Some(node) = &snapshot.node else { return };
+    page.family("segprobe_node_pods", "gauge", "Running pods of a zone on this node.");
+    for (zone, count) in &node.zones {
+        page.sample("segprobe_node_pods", &[("zone", zone)], count);
+    }
+    page.family("segprobe_runtime_up", "gauge", "Whether the container runtime told its pods when it was last asked.");
+    page.sample("segprobe_runtime_up", &[], u8::from(node.runtime_answers));
 }
 
 fn totals(page: &mut Exposition, snapshot: &Snapshot, judged: &[(&CheckView, Reason)]) {
@@ -323,7 +349,7 @@ fn dns_results(snapshot: &Snapshot, now: Instant) -> impl Iterator<Item = (&Chec
         let result = check.result.as_ref().filter(|_| check.reason_at(now) != Reason::Stale)?;
         match &result.evidence {
             Evidence::Dns(dns) => Some((&*check.id, &**dns)),
-            Evidence::Reach(_) => None,
+            Evidence::Reach(_) | Evidence::Node(_) => None,
         }
     })
 }

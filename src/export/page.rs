@@ -28,7 +28,9 @@ pub fn detail(telemetry_path: &str, snapshot: &Snapshot, now: Instant) -> String
         escape(telemetry_path),
         table::summary(table::totals(snapshot, now)),
     );
-    body.push_str("<table><thead><tr><th>Verdict<th>Boundary<th>Check<th>Target<th>Reason and evidence</thead><tbody>");
+    body.push_str(
+        "<table><thead><tr><th>Verdict<th>Boundary<th>Check<th>Source<th>Target<th>Reason and evidence</thead><tbody>",
+    );
     let mut checks: Vec<_> = snapshot.checks.iter().map(|c| (c.mode, c.reason_at(now), c)).collect();
     checks.sort_by_key(|(mode, reason, _)| (*mode, *reason));
     for (mode, reason, check) in checks.iter().take(MOST_ROWS) {
@@ -36,9 +38,10 @@ pub fn detail(telemetry_path: &str, snapshot: &Snapshot, now: Instant) -> String
         let verdict = if *mode == Mode::Judge { reason.verdict().as_str() } else { "reported" };
         let _ = write!(
             body,
-            "<tr class=\"{verdict}\"><td>{verdict}<td>{}<td>{}<td>{}<td>{}: {}. {}",
+            "<tr class=\"{verdict}\"><td>{verdict}<td>{}<td>{}<td>{}<td>{}<td>{}: {}. {}",
             escape(&id.boundary),
             id.kind,
+            escape(&format!("{} {}", id.source.namespace, id.source.name)),
             escape(&format!("{} {} {}", id.target_namespace, id.target, id.via_str())),
             reason,
             reason.explain(),

@@ -10,20 +10,37 @@ use anstyle::{AnsiColor, Style};
 use super::words;
 use crate::{
     ledger::{BoundaryView, CheckView, Snapshot},
-    model::{CheckKind, Mode, Reason, Verdict, plain},
+    model::{CheckKind, Identity, Mode, Reason, VantageMode, Verdict, plain},
 };
+
+/// ` from web/app=web`, where not the agent's own network is meant.
+pub fn source(mode: VantageMode, source: &Identity) -> String {
+    match mode {
+        VantageMode::Own => String::new(),
+        VantageMode::Pods => format!(" ({})", named(source)),
+    }
+}
+
+/// `web/app=web`; without a namespace where it has none, as those whom the runtime does not tell.
+fn named(source: &Identity) -> String {
+    if source.namespace.is_empty() {
+        plain(&source.name)
+    } else {
+        plain(&format!("{}/{}", source.namespace, source.name))
+    }
+}
 
 /// Writes the table. `width` is the terminal's, or none where lines may be as long as they are.
 ///
 /// # Errors
 /// What the writer said.
 pub fn write(out: &mut impl Write, snapshot: &Snapshot, now: Instant, width: Option<usize>) -> io::Result<()> {
-    let mut rows: Vec<Row<'_>> = snapshot.checks.iter().map(|view| Row { view, reason: view.reason_at(now) }).collect();
+    let mut rows: Vec<Row<'_>> = snapshot.checks.iter().map(|view| Row::new(snapshot, view, now)).collect();
     rows.sort_by_key(|row| (row.view.mode, row.reason));
     for boundary in &snapshot.boundaries {
         let own: Vec<&Row<'_>> = rows.iter().filter(|r| r.view.id.boundary == boundary.name).collect();
         heading(out, boundary, &own, width)?;
-        let names = own.iter().map(|r| r.name_width()).max().unwrap_or(0).min(44);
+        let names = own.iter().map(|r| r.name_width()).max().unwrap_or(0).min(60);
         for row in own {
             row.write(out, names, width)?;
         }
@@ -75,21 +92,36 @@ fn heading(out: &mut impl Write, boundary: &BoundaryView, rows: &[&Row<'_>], wid
 struct Row<'a> {
     view: &'a CheckView,
     reason: Reason,
+    /// The check's source is told: there may be several.
+    has_source: bool,
 }
 
 const VERDICT_WIDTH: usize = 12;
 /// Room for the longest word beside a name: an IPv6 address and its port.
 const LEAST_WORDS: usize = 48;
 
-impl Row<'_> {
+impl<'a> Row<'a> {
+    fn new(snapshot: &Snapshot, view: &'a CheckView, now: Instant) -> Self {
+        let boundary = snapshot.boundaries.iter().find(|b| b.name == view.id.boundary);
+        let has_source =
+            boundary.is_some_and(|b| b.vantage == VantageMode::Pods) && view.id.kind != CheckKind::NodeCoResidency;
+        Self { view, reason: view.reason_at(now), has_source }
+    }
+
     fn name(&self) -> String {
         let id = &self.view.id;
         let udp = if id.kind == CheckKind::DnsQuery { "/udp" } else { "" };
         let target = match id.via {
             Some(via) if id.target_namespace.is_empty() => format!("{}{udp} ({via})", id.target),
             Some(via) => format!("{}/{}{udp} ({via})", id.target_namespace, id.target),
+            None if id.kind == CheckKind::NodeCoResidency => {
+                format!("{}: {} with {}", id.kind, id.source.name, id.target)
+            }
             None => format!("{} at {}", id.kind, id.target),
         };
+        if self.has_source {
+            return format!("{} → {}", named(&id.source), plain(&target));
+        }
         plain(&target)
     }
 

@@ -5,11 +5,17 @@ use std::{net::SocketAddr, sync::Arc, time::Duration, time::Instant};
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::{page, table, words};
+use super::{Run, json, metrics::Metrics, page, table, words};
 use crate::{
-    ledger::{BoundaryView, CheckResult, CheckView, DnsEvidence, Evidence, Snapshot},
-    model::{AddressKind, CheckId, CheckKind, Expect, Identity, Mode, Reason, Via},
-    observation::{AddressSeen, ControlReply, DnsSeen, Icmp, ReplyClass, TcpOutcome, TcpSeen, WitnessSeen},
+    config::SeriesConfig,
+    ledger::{
+        BoundaryView, CheckResult, CheckView, Closed, ControlState, DnsEvidence, Evidence, NodeView, Snapshot,
+        SweepReport, Transition,
+    },
+    model::{AddressKind, CheckId, CheckKind, Expect, Identity, Mode, PodName, Reason, VantageMode, Via, WitnessKind},
+    observation::{
+        AddressSeen, ControlReply, DnsSeen, Icmp, NodeSeen, ReplyClass, TcpOutcome, TcpSeen, WitnessSaw, WitnessSeen,
+    },
     plan::NotTested,
 };
 
@@ -51,8 +57,11 @@ fn address(address: &str, attempts: &[TcpSeen]) -> AddressSeen {
     AddressSeen {
         address: Some(address.parse().unwrap()),
         kind: AddressKind::Endpoint,
+        from: None,
         listed: true,
         attempts: attempts.into(),
+        startup: None,
+        sidecar: None,
         witness: None,
         started: now,
         ended: now,
@@ -73,6 +82,7 @@ fn dns(names: &[&str]) -> Evidence {
     Evidence::Dns(Box::new(DnsEvidence {
         server,
         kind: AddressKind::Endpoint,
+        from: None,
         protected: ["payments".into()].into(),
         seen,
     }))
@@ -84,9 +94,11 @@ fn snapshot(checks: Vec<CheckView>) -> Snapshot {
         from: "low".into(),
         to: "high".into(),
         expect: Expect::Blocked,
+        vantage: VantageMode::Own,
         interval: Duration::from_secs(30),
         completed: None,
         took: None,
+        span: None,
     };
     Snapshot { checks, boundaries: vec![boundary], ..Snapshot::default() }
 }
@@ -180,7 +192,12 @@ fn evidence_reads_well() {
         ..connect(Rejected)
     };
     let witnessed = |before, after: Option<TcpOutcome>| {
-        let witness = WitnessSeen { name: "w".into(), before: connect(before), after: after.map(connect) };
+        let witness = WitnessSeen {
+            by: WitnessKind::Source,
+            name: "w".into(),
+            before: WitnessSaw::Connect(connect(before)),
+            after: after.map(connect).map(WitnessSaw::Connect),
+        };
         let seen = AddressSeen { witness: Some(Box::new(witness)), ..address("127.0.0.7:1", &[connect(Filtered)]) };
         vec![(seen, Reason::Blocked)]
     };
@@ -278,6 +295,318 @@ fn the_worst_stands_first_and_reports_last() {
         .map(|target| page.find(&format!("<td>{target} ")).unwrap())
         .collect();
     assert!(order.is_sorted(), "{order:?}");
+}
+
+// --- From pods ---
+
+const POD: &str = "web/shop-7d9f-x2x4q";
+const POD_ADDRESS: &str = "127.0.200.7";
+
+fn pod() -> Option<Arc<PodName>> {
+    Some(Arc::new(PodName { sandbox: "0123abcd".into(), name: POD.into() }))
+}
+
+fn listening(before: bool, after: bool) -> Option<Box<WitnessSeen>> {
+    let saw = |listening| WitnessSaw::Listener { listening };
+    let name = "payments/ledger-0".into();
+    Some(Box::new(WitnessSeen { by: WitnessKind::Listening, name, before: saw(before), after: Some(saw(after)) }))
+}
+
+fn vouched(by: WitnessKind, name: &str, before: TcpOutcome, after: TcpOutcome) -> Option<Box<WitnessSeen>> {
+    let saw = |outcome| WitnessSaw::Connect(connect(outcome));
+    Some(Box::new(WitnessSeen { by, name: name.into(), before: saw(before), after: Some(saw(after)) }))
+}
+
+fn co_resident(from: Option<(&[&str], usize)>, to: Option<(&[&str], usize)>) -> CheckView {
+    let of =
+        |pods: Option<(&[&str], usize)>| pods.map(|(some, count)| (some.iter().map(|p| (*p).into()).collect(), count));
+    let mut id = Arc::unwrap_or_clone(id("b", CheckKind::NodeCoResidency, "", "high", None));
+    id.source = Arc::new(Identity { namespace: "".into(), name: "low".into() });
+    let seen = NodeSeen { from: of(from), to: of(to) };
+    view(Arc::new(id), Mode::Judge, Reason::CoResident, Evidence::Node(Box::new(seen)))
+}
+
+/// A snapshot of a boundary that is probed from pods, with all that can be said of them.
+fn of_pods() -> Snapshot {
+    let seen = |more: AddressSeen| AddressSeen { from: pod(), ..more };
+    let reached = AddressSeen {
+        startup: std::num::NonZeroU32::new(1_250),
+        sidecar: Some(15_001),
+        witness: listening(true, true),
+        ..address(&format!("{POD_ADDRESS}:5432"), &[connect(TcpOutcome::Open)])
+    };
+    let endpoint = id("b", CheckKind::TcpConnect, "payments", "ledger:5432", Some(Via::Endpoint));
+    let mut tcp = view(endpoint, Mode::Judge, Reason::Reached, tcp(vec![(seen(reached), Reason::Reached)]));
+    let mut ledger = crate::ledger::Ledger::default();
+    tcp.findings = finding(&mut ledger, &tcp);
+    let Evidence::Dns(evidence) = dns(&["a"]) else { unreachable!() };
+    let evidence = Evidence::Dns(Box::new(DnsEvidence { from: pod(), ..*evidence }));
+    let wildcard = view(id("b", CheckKind::SrvWildcard, "", "system", None), Mode::Judge, Reason::Disclosed, evidence);
+    let node = co_resident(Some((&[POD], 12)), Some((&["payments/ledger-0"], 1)));
+    let mut snapshot = snapshot(vec![tcp, wildcard, node]);
+    snapshot.boundaries[0].vantage = VantageMode::Pods;
+    let source = snapshot.checks[0].id.source.clone();
+    snapshot.controls = vec![ControlState { source, kind: "sidecar", control: "15001 (Envoy)".into(), ok: false }];
+    let zones = [("high".into(), 1), ("low".into(), 12)].into();
+    snapshot.node = Some(NodeView { zones, runtime_answers: true });
+    snapshot
+}
+
+/// The finding that a ledger opens for a result.
+fn finding(ledger: &mut crate::ledger::Ledger, view: &CheckView) -> Arc<[crate::ledger::Finding]> {
+    let result = view.result.clone().unwrap();
+    let (id, mode) = (view.id.clone(), view.mode);
+    let question = crate::plan::Question::Reach {
+        transport: crate::model::Transport::Tcp,
+        kind: AddressKind::Endpoint,
+        addresses: [crate::config::Address::Ip(POD_ADDRESS.parse().unwrap())].into(),
+        port: 5432,
+    };
+    let config = crate::config::parse(
+        std::path::Path::new("f"),
+        "zones: {low: {}, high: {}}\nboundaries: [{name: b, from: low, to: high, dns: off}]\n",
+    )
+    .unwrap();
+    let stand = crate::inventory::stands::Stand::own(&config, &[], "web");
+    let mut plan = crate::plan::plan(&config, &[stand]);
+    let leg = Arc::get_mut(&mut plan.legs[0]).unwrap();
+    leg.reach = [crate::plan::Check { id, mode, question }].into();
+    ledger.follow(&plan, "hash", Instant::now());
+    ledger.record(&crate::ledger::SweepReport {
+        boundary: "b".into(),
+        source: view.id.source.clone(),
+        started: Timestamp::UNIX_EPOCH,
+        ended: Instant::now(),
+        took: Duration::ZERO,
+        results: vec![result],
+        controls: Vec::new(),
+    });
+    ledger.snapshot().checks[0].findings.clone()
+}
+
+#[test]
+fn evidence_from_pods_reads_well() {
+    use TcpOutcome::*;
+    let one = |more: AddressSeen| {
+        words::evidence(&view(
+            id("b", CheckKind::TcpConnect, "n", "t:1", None),
+            Mode::Judge,
+            Reason::Blocked,
+            tcp(vec![(more, Reason::Blocked)]),
+        ))
+    };
+    let from = || AddressSeen { from: pod(), ..address("127.0.0.7:1", &[connect(Filtered), connect(Filtered)]) };
+    let plain = format!("from {POD} 127.0.0.7:1 filtered 2×");
+    assert_eq!(one(from()), plain);
+    for (seen, said) in [
+        (AddressSeen { witness: listening(true, true), ..from() }, ", witness payments/ledger-0 listening"),
+        (
+            AddressSeen { witness: listening(true, false), ..from() },
+            ", witness payments/ledger-0 listening then not listening",
+        ),
+        (AddressSeen { witness: listening(false, false), ..from() }, ", witness payments/ledger-0 not listening"),
+        (
+            AddressSeen { witness: vouched(WitnessKind::Node, "this node", Open, Open), ..from() },
+            ", witness this node open",
+        ),
+        (
+            AddressSeen { witness: vouched(WitnessKind::Pod, "payments/prober", Open, Closed), ..from() },
+            ", witness payments/prober open then closed",
+        ),
+        (AddressSeen { witness: vouched(WitnessKind::Source, "127.0.0.9", Open, Open), ..from() }, ", witness open"),
+        (AddressSeen { sidecar: Some(15_001), ..from() }, ", a sidecar listens on 15001"),
+        (AddressSeen { startup: std::num::NonZeroU32::new(1_250), ..from() }, ", at start-up open for 1250 ms"),
+        (AddressSeen { listed: false, ..from() }, " (no longer listed)"),
+    ] {
+        assert_eq!(one(seen), plain.clone() + said);
+    }
+    // A pod that could not speak has nothing but its name.
+    let mute = AddressSeen { from: pod(), address: None, ..address("127.0.0.7:1", &[]) };
+    assert_eq!(one(mute).trim_end(), format!("from {POD}"));
+    for (from, to, expected) in [
+        (
+            Some((&["web/a"][..], 1)),
+            Some((&["pay/x", "pay/y"][..], 2)),
+            "1 pod of zone low: web/a; 2 pods of zone high: pay/x, pay/y",
+        ),
+        (Some((&["web/a", "web/b"], 12)), Some((&[], 0)), "12 pods of zone low: web/a, web/b, …; 0 pods of zone high"),
+        (None, None, ""),
+    ] {
+        assert_eq!(words::evidence(&co_resident(from, to)), expected);
+    }
+}
+
+#[test]
+fn who_asked_is_told_where_it_is_not_the_agent() {
+    let mut snapshot = of_pods();
+    let shown_rows = |snapshot: &Snapshot| shown(&rendered(snapshot, None));
+    let told = shown_rows(&snapshot);
+    for row in [
+        "web/own → payments/ledger:5432 (endpoint)",
+        "web/own → srv-wildcard at system",
+        "  node-co-residency: low with high  ",
+    ] {
+        assert!(told.contains(row), "{row}: {told}");
+    }
+    assert!(told.contains(&format!("from {POD} {POD_ADDRESS}:5432 open")), "{told}");
+    snapshot.boundaries[0].vantage = VantageMode::Own;
+    let told = shown_rows(&snapshot);
+    assert!(told.contains("  payments/ledger:5432 (endpoint)  ") && !told.contains("→ payments"), "{told}");
+    let identity = |namespace: &str| Identity { namespace: namespace.into(), name: "app=web\u{202e}".into() };
+    assert_eq!(table::source(VantageMode::Own, &identity("web")), "");
+    assert_eq!(table::source(VantageMode::Pods, &identity("web")), " (web/app=web\\u{202e})");
+    assert_eq!(table::source(VantageMode::Pods, &identity("")), " (app=web\\u{202e})");
+}
+
+fn run() -> Run {
+    Run { node: "node-1".into(), kernel: "6.18".into(), icmp_evidence: true }
+}
+
+#[test]
+fn the_json_names_pods_and_nodes() {
+    let (run, pods) = (run(), of_pods());
+    let report = serde_json::to_value(json::Report::new(&run, &pods, Instant::now())).unwrap();
+    assert_eq!(report["boundaries"][0]["vantage"], "pods");
+    let [reach, asked, node] = [0, 1, 2].map(|at| &report["checks"][at]);
+    let of_pod = &reach["addresses"][0];
+    assert_eq!(
+        (&of_pod["pod"], &of_pod["sidecar_port"], &of_pod["startup_seconds"]),
+        (&POD.into(), &15_001.into(), &1.25.into())
+    );
+    let witness = serde_json::json!({"by": "listening", "name": "payments/ledger-0", "before": {"listening": true}, "after": {"listening": true}});
+    assert_eq!(of_pod["witness"], witness);
+    assert_eq!(reach["findings"][0]["pod"], POD);
+    assert_eq!(asked["dns"]["pod"], POD);
+    let expected =
+        serde_json::json!({"from": {"count": 12, "some": [POD]}, "to": {"count": 1, "some": ["payments/ledger-0"]}});
+    assert_eq!(node["node"], expected);
+    assert!(reach.get("node").is_none() && node.get("addresses").is_none() && node.get("dns").is_none());
+    // From the own network there is no pod, and nothing is said of one.
+    let own = snapshot(vec![view(
+        id("b", CheckKind::TcpConnect, "n", "t:1", Some(Via::Endpoint)),
+        Mode::Judge,
+        Reason::Blocked,
+        tcp(vec![(address("127.0.0.7:1", &[connect(TcpOutcome::Filtered)]), Reason::Blocked)]),
+    )]);
+    let report = serde_json::to_value(json::Report::new(&run, &own, Instant::now())).unwrap();
+    let address = report["checks"][0]["addresses"][0].as_object().unwrap();
+    for absent in ["pod", "sidecar_port", "startup_seconds", "witness"] {
+        assert!(!address.contains_key(absent), "{absent}: {address:?}");
+    }
+    assert_eq!(report["boundaries"][0]["vantage"], "own");
+}
+
+fn report_of(snapshot: &Snapshot) -> SweepReport {
+    SweepReport {
+        boundary: "b".into(),
+        source: snapshot.checks[0].id.source.clone(),
+        started: Timestamp::UNIX_EPOCH,
+        ended: Instant::now(),
+        took: Duration::from_secs(1),
+        results: snapshot.checks.iter().filter_map(|view| view.result.clone()).collect(),
+        controls: Vec::new(),
+    }
+}
+
+#[test]
+fn metrics_of_the_node_and_its_pods() {
+    let metrics = Metrics::new(run()).unwrap();
+    let series = SeriesConfig { every_check: 100, worst_checks: 100 };
+    let page = |snapshot: &Snapshot| metrics.page(snapshot, series, Instant::now());
+    let mut snapshot = of_pods();
+    metrics.announce("b");
+    let before = page(&snapshot);
+    assert!(
+        before.contains("segprobe_startup_open_seconds_count{boundary=\"b\"} 0\n"),
+        "zero from the start: {before}"
+    );
+    metrics.count(&report_of(&snapshot));
+    let after = page(&snapshot);
+    for line in [
+        "segprobe_node_pods{zone=\"high\"} 1\n",
+        "segprobe_node_pods{zone=\"low\"} 12\n",
+        "segprobe_runtime_up 1\n",
+        "segprobe_startup_open_seconds_count{boundary=\"b\"} 1\n",
+        "segprobe_startup_open_seconds_sum{boundary=\"b\"} 1.25\n",
+        "segprobe_startup_open_seconds_bucket{boundary=\"b\",le=\"1\"} 0\n",
+        "segprobe_startup_open_seconds_bucket{boundary=\"b\",le=\"2.5\"} 1\n",
+        "segprobe_boundary_info{boundary=\"b\",from=\"low\",to=\"high\",expect=\"blocked\",vantage=\"pods\"} 1\n",
+        "segprobe_control_ok{source_namespace=\"web\",source=\"own\",control=\"15001 (Envoy)\",kind=\"sidecar\"} 0\n",
+        "check=\"node-co-residency\",source_namespace=\"\",source=\"low\",target_namespace=\"\",target=\"high\",via=\"\",verdict=\"fail\"} 1\n",
+        "segprobe_boundary_checks{boundary=\"b\",expect=\"blocked\",verdict=\"fail\",reason=\"co-resident\"} 1\n",
+    ] {
+        assert!(after.contains(line), "{line}: {after}");
+    }
+    // Whom the scraper may know of is the identity; a pod comes and goes.
+    for secret in [POD, "shop-7d9f", "ledger-0", "0123abcd", POD_ADDRESS] {
+        assert!(!after.contains(secret), "{secret}: {after}");
+    }
+    snapshot.node.as_mut().unwrap().runtime_answers = false;
+    snapshot.boundaries[0].vantage = VantageMode::Own;
+    let down = page(&snapshot);
+    assert!(down.contains("segprobe_runtime_up 0\n") && down.contains("vantage=\"own\"} 1\n"), "{down}");
+    snapshot.node = None;
+    let none = page(&snapshot);
+    assert!(
+        !none.contains("segprobe_node_pods") && !none.contains("segprobe_runtime_up"),
+        "nobody looks at pods: {none}"
+    );
+    metrics.forget("b");
+    assert!(!page(&Snapshot::default()).contains("segprobe_startup_open_seconds_count"), "it went with its boundary");
+}
+
+/// What is logged of these, as logfmt.
+fn logged(transitions: &[Transition], snapshot: &Snapshot) -> Vec<String> {
+    use tracing_subscriber::{layer::SubscriberExt, registry};
+    #[derive(Clone, Default)]
+    struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let layer =
+        tracing_logfmt::builder().with_target(false).with_timestamp(false).layer().with_writer(move || writer.clone());
+    tracing::subscriber::with_default(registry().with(layer), || super::log::transitions(transitions, snapshot, 3));
+    let text = lines.0.lock().unwrap().clone();
+    String::from_utf8(text).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_log_says_which_pod() {
+    let snapshot = of_pods();
+    let id = snapshot.checks[0].id.clone();
+    let address = Some(format!("{POD_ADDRESS}:5432").parse().unwrap());
+    let transitions = [
+        Transition::Startup { id: id.clone(), from: pod(), address, length: Duration::from_millis(1_250) },
+        Transition::Opened { id: id.clone(), from: pod(), address, reason: Reason::Reached },
+        Transition::Closed {
+            id: id.clone(),
+            from: pod(),
+            address,
+            closed: Closed::Gone,
+            after: Duration::from_secs(7),
+        },
+        Transition::Opened { id, from: None, address, reason: Reason::Reached },
+    ];
+    let lines = logged(&transitions, &snapshot);
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    let common = "boundary=b check=tcp-connect source_namespace=web source=own target_namespace=payments target=ledger:5432 via=endpoint";
+    let of_pod = format!("pod={POD} address={POD_ADDRESS}:5432");
+    for (line, parts) in lines.iter().zip([
+        &["event=startup", "open_seconds=1.25", "level=warn", &of_pod][..],
+        &["event=finding-opened", "reason=reached", "level=warn", &of_pod],
+        &["event=finding-closed", "how=gone", "open_seconds=7", &of_pod],
+        &["event=finding-opened", "pod= "],
+    ]) {
+        assert!(line.contains(common) && parts.iter().all(|part| line.contains(part)), "{parts:?}: {line}");
+    }
 }
 
 fn words_of(most: usize) -> impl Strategy<Value = String> {

@@ -3,14 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
-    net::SocketAddr,
     sync::Arc,
 };
 
 use crate::{
-    ledger::{CheckResult, CheckView, DnsEvidence, Evidence},
-    model::{Reason, Transport, plain},
-    observation::{AddressSeen, ControlReply, Icmp, ReplyClass, TcpOutcome, TcpSeen},
+    ledger::{CheckResult, CheckView, DnsEvidence, Evidence, Finding},
+    model::{Reason, Transport, WitnessKind, plain},
+    observation::{AddressSeen, ControlReply, Icmp, NodeSeen, ReplyClass, TcpOutcome, TcpSeen, WitnessSaw},
 };
 
 /// Addresses and names that are told one by one; the JSON has them all.
@@ -28,6 +27,7 @@ pub fn evidence_with(view: &CheckView, most_names: usize) -> String {
         match &result.evidence {
             Evidence::Reach(addresses) => tcp(&mut text, addresses),
             Evidence::Dns(dns) => self::dns(&mut text, dns, most_names),
+            Evidence::Node(seen) => node(&mut text, seen, result),
         }
         findings(&mut text, view, result);
     }
@@ -49,6 +49,9 @@ fn tcp(text: &mut String, addresses: &[(AddressSeen, Reason)]) {
 }
 
 fn address(text: &mut String, seen: &AddressSeen) {
+    if let Some(from) = &seen.from {
+        let _ = write!(text, "from {} ", from.name);
+    }
     if let Some(address) = seen.address {
         let _ = write!(text, "{address} ");
     }
@@ -69,16 +72,45 @@ fn address(text: &mut String, seen: &AddressSeen) {
         }
     }
     if let Some(witness) = &seen.witness {
-        let _ = write!(text, ", witness {}", witness.before.outcome);
-        match witness.after {
-            Some(after) if after.outcome != witness.before.outcome => {
-                let _ = write!(text, " then {}", after.outcome);
-            }
-            _ => {}
+        let (before, after) = (saw(witness.before), witness.after.map(saw));
+        let _ = match witness.by {
+            WitnessKind::Source => write!(text, ", witness {before}"),
+            _ => write!(text, ", witness {} {before}", witness.name),
+        };
+        if let Some(after) = after.filter(|after| *after != before) {
+            let _ = write!(text, " then {after}");
         }
+    }
+    if let Some(port) = seen.sidecar {
+        let _ = write!(text, ", a sidecar listens on {port}");
+    }
+    if let Some(milliseconds) = seen.startup {
+        let _ = write!(text, ", at start-up open for {} ms", milliseconds.get());
     }
     if !seen.listed {
         text.push_str(" (no longer listed)");
+    }
+}
+
+const fn saw(saw: WitnessSaw) -> &'static str {
+    match saw {
+        WitnessSaw::Connect(seen) => seen.outcome.as_str(),
+        WitnessSaw::Listener { listening: true } => "listening",
+        WitnessSaw::Listener { listening: false } => "not listening",
+    }
+}
+
+fn node(text: &mut String, seen: &NodeSeen, result: &CheckResult) {
+    let id = &result.id;
+    for (i, (zone, pods)) in [(&id.source.name, &seen.from), (&id.target, &seen.to)].into_iter().enumerate() {
+        let comma = if i > 0 { "; " } else { "" };
+        let Some((some, count)) = pods else { continue };
+        let plural = if *count == 1 { "" } else { "s" };
+        let _ = write!(text, "{comma}{count} pod{plural} of zone {zone}");
+        if !some.is_empty() {
+            let more = if some.len() < *count { ", …" } else { "" };
+            let _ = write!(text, ": {}{more}", some.iter().map(|name| &**name).collect::<Vec<_>>().join(", "));
+        }
     }
 }
 
@@ -101,7 +133,10 @@ fn connect(text: &mut String, seen: &TcpSeen) {
 }
 
 fn dns(text: &mut String, evidence: &DnsEvidence, most_names: usize) {
-    let DnsEvidence { server, protected, seen, .. } = evidence;
+    let DnsEvidence { server, protected, seen, from, .. } = evidence;
+    if let Some(from) = from {
+        let _ = write!(text, "from {} ", from.name);
+    }
     let _ = write!(text, "{server}: ");
     let names = told(text, &seen.names(), protected, "name", most_names);
     if names == 0 && told(text, &seen.addresses(), protected, "address", most_names) == 0 {
@@ -176,10 +211,11 @@ fn findings(text: &mut String, view: &CheckView, result: &CheckResult) {
         let _ = write!(text, "; finding open since {}", first.since.strftime("%Y-%m-%d %H:%M:%SZ"));
     }
     if let Some(closing) = closing {
-        let _ = write!(text, ", blocked {} of {} times{}", closing.blocked, closing.closes_at, at(closing.address));
+        let _ = write!(text, ", blocked {} of {} times{}", closing.blocked, closing.closes_at, at(closing));
     }
 }
 
-fn at(address: Option<SocketAddr>) -> String {
-    address.map(|a| format!(" at {a}")).unwrap_or_default()
+fn at(finding: &Finding) -> String {
+    let from = finding.from.as_ref().map(|from| format!(" from {}", from.name)).unwrap_or_default();
+    from + &finding.address.map(|a| format!(" at {a}")).unwrap_or_default()
 }

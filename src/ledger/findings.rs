@@ -1,17 +1,15 @@
 //! Findings of one check: which of its addresses failed, since when, and how near each is to its close.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 
-use super::{CheckResult, Evidence, Transition};
+use super::{CheckResult, Evidence, Pair, Transition};
 use crate::{
     config::Address,
-    model::{AddressKind, Reason, Verdict},
+    inventory::stands::Speakers,
+    model::{AddressKind, CheckId, PodName, Reason, Verdict},
+    observation::AddressSeen,
     plan::Question,
 };
 
@@ -35,6 +33,8 @@ pub enum Closed {
 /// An address that failed where `blocked` is expected, from its first sight to its close.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
+    /// The pod that it was seen from; none for the agent's own network.
+    pub from: Option<Arc<PodName>>,
     /// The address; none for DNS, where the server is the check's target.
     pub address: Option<SocketAddr>,
     /// When it was first seen, for people.
@@ -51,6 +51,23 @@ pub struct Finding {
     unlisted: u32,
 }
 
+/// What one result says of one pair.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    from: &'a Option<Arc<PodName>>,
+    address: Option<SocketAddr>,
+    kind: AddressKind,
+    listed: bool,
+    reason: Reason,
+}
+
+impl Finding {
+    pub(super) fn closed(&self, id: &Arc<CheckId>, closed: Closed, now: Instant) -> Transition {
+        let after = now.saturating_duration_since(self.opened);
+        Transition::Closed { id: id.clone(), from: self.from.clone(), address: self.address, closed, after }
+    }
+}
+
 /// All open findings of one check.
 #[derive(Debug, Default)]
 pub(super) struct Findings(Vec<Finding>);
@@ -62,9 +79,13 @@ impl Findings {
         if self.0.is_empty() { Arc::default() } else { self.0.as_slice().into() }
     }
 
-    /// Addresses to be probed whatever the plan says.
-    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.0.iter().filter_map(|f| f.address)
+    pub fn iter(&self) -> impl Iterator<Item = &Finding> {
+        self.0.iter()
+    }
+
+    /// What is to be probed whatever the plan says, and from where.
+    pub fn pairs(&self) -> impl Iterator<Item = Pair> {
+        self.0.iter().filter_map(|f| Some(Pair { from: f.from.clone(), address: f.address? }))
     }
 
     /// Takes a result into account; returns the number of findings that it opened.
@@ -74,11 +95,19 @@ impl Findings {
             // A slice that told nothing did not ask again what was told: it neither closes a finding nor keeps it from closing.
             Evidence::Dns(dns) if result.reason.verdict() != Verdict::Fail && !dns.seen.is_complete() => {}
             Evidence::Dns(dns) => {
-                opened += u64::from(self.pair(result, None, dns.kind, true, result.reason, transitions));
+                let seen = Seen { from: &dns.from, address: None, kind: dns.kind, listed: true, reason: result.reason };
+                opened += u64::from(self.pair(result, seen, transitions));
+            }
+            Evidence::Node(_) => {
+                let kind = AddressKind::Endpoint;
+                let seen = Seen { from: &None, address: None, kind, listed: true, reason: result.reason };
+                opened += u64::from(self.pair(result, seen, transitions));
             }
             Evidence::Reach(addresses) => {
                 for (seen, reason) in addresses {
-                    opened += u64::from(self.pair(result, seen.address, seen.kind, seen.listed, *reason, transitions));
+                    let AddressSeen { from, address, kind, listed, .. } = seen;
+                    let seen = Seen { from, address: *address, kind: *kind, listed: *listed, reason: *reason };
+                    opened += u64::from(self.pair(result, seen, transitions));
                 }
             }
         }
@@ -86,19 +115,13 @@ impl Findings {
     }
 
     /// One result of one pair; true when it opened a finding.
-    fn pair(
-        &mut self,
-        result: &CheckResult,
-        address: Option<SocketAddr>,
-        kind: AddressKind,
-        listed: bool,
-        reason: Reason,
-        transitions: &mut Vec<Transition>,
-    ) -> bool {
-        let known = self.0.iter().position(|f| f.address == address);
+    fn pair(&mut self, result: &CheckResult, seen: Seen<'_>, transitions: &mut Vec<Transition>) -> bool {
+        let Seen { from, address, kind, listed, reason } = seen;
+        let known = self.0.iter().position(|f| (f.address, &f.from) == (address, from));
         match (reason.verdict(), known) {
             (Verdict::Fail, None) => {
                 self.0.push(Finding {
+                    from: from.clone(),
                     address,
                     since: result.at,
                     last_failed: result.at,
@@ -111,7 +134,7 @@ impl Findings {
                     opened: result.judged,
                     unlisted: 0,
                 });
-                transitions.push(Transition::Opened { id: result.id.clone(), address, reason });
+                transitions.push(Transition::Opened { id: result.id.clone(), from: from.clone(), address, reason });
                 return true;
             }
             (Verdict::Fail, Some(known)) => {
@@ -126,7 +149,12 @@ impl Findings {
                 finding.unlisted = match reason {
                     _ if listed => 0,
                     // A vantage that sees nothing cannot see that an address is gone.
-                    Reason::VantageOffline | Reason::Captured | Reason::Lossy | Reason::LocalError => finding.unlisted,
+                    Reason::VantageOffline
+                    | Reason::VantageClosed
+                    | Reason::VantageGone
+                    | Reason::Captured
+                    | Reason::Lossy
+                    | Reason::LocalError => finding.unlisted,
                     _ => finding.unlisted + 1,
                 };
                 let closed = match finding {
@@ -134,9 +162,7 @@ impl Findings {
                     Finding { unlisted: GONE_AFTER.., .. } => Closed::Gone,
                     _ => return false,
                 };
-                let after = result.judged.saturating_duration_since(finding.opened);
-                self.0.remove(known);
-                transitions.push(Transition::Closed { id: result.id.clone(), address, closed, after });
+                transitions.push(self.0.remove(known).closed(&result.id, closed, result.judged));
             }
             (_, None) => {}
         }
@@ -145,33 +171,26 @@ impl Findings {
 
     /// Closes, as gone, what a new plan no longer lists. An address that a name once gave stays: the name may be hidden
     /// while the address is still open.
-    pub fn keep_planned(
-        &mut self,
-        question: &Question,
-        mut gone: impl FnMut(Option<SocketAddr>, Duration),
-        now: Instant,
-    ) {
+    pub fn keep_planned(&mut self, question: &Question, speakers: &Speakers, mut gone: impl FnMut(&Finding)) {
         let listed = |finding: &Finding| match (question, finding.address) {
             (Question::Reach { addresses, port, .. }, Some(address)) => addresses.iter().any(|a| match a {
                 Address::Ip(ip) => SocketAddr::new(*ip, *port) == address,
                 Address::Name(_) => *port == address.port(),
             }),
             (Question::Reach { .. }, None) => false,
-            (Question::Dns { .. }, _) => true,
+            (Question::Dns { .. } | Question::CoResidency, _) => true,
+        };
+        let stands = |finding: &Finding| match (&finding.from, speakers) {
+            (None, _) => true,
+            (Some(from), Speakers::Pods(pods)) => pods.iter().any(|pod| pod.id == from.sandbox),
+            (Some(_), _) => false,
         };
         self.0.retain(|finding| {
-            let keep = listed(finding);
+            let keep = listed(finding) && stands(finding);
             if !keep {
-                gone(finding.address, now.saturating_duration_since(finding.opened));
+                gone(finding);
             }
             keep
         });
-    }
-
-    /// Closes everything.
-    pub fn close_all(&mut self, now: Instant, mut gone: impl FnMut(Option<SocketAddr>, Duration)) {
-        for finding in self.0.drain(..) {
-            gone(finding.address, now.saturating_duration_since(finding.opened));
-        }
     }
 }

@@ -1,15 +1,19 @@
 //! From results to what is served: findings open at once and close slowly, and what is old or gone says so.
 
-use std::{net::IpAddr, slice};
+use std::{cell::RefCell, net::IpAddr, slice};
 
 use proptest::{prelude::*, sample::select};
 
 use super::*;
 use crate::{
     config::{Address, Boundary},
+    inventory::{
+        cri::{Network, PodDns, Sandbox},
+        stands::{Source, Speakers, Stand},
+    },
     model::{AddressKind, ClosedRule, Via},
     observation::{TcpOutcome, TcpSeen},
-    plan::{BoundaryPlan, Check, NotTested, Question},
+    plan::{Check, NotTested, Question},
 };
 
 const ROUND: Duration = Duration::from_secs(30);
@@ -26,11 +30,16 @@ fn boundary(name: &str, expect: Expect) -> Boundary {
         attempts: 2,
         closed: ClosedRule::Fail,
         techniques: Vec::new(),
+        co_residency: None,
     }
 }
 
+fn source() -> Arc<Identity> {
+    Arc::new(Identity { namespace: "web".into(), name: "own".into() })
+}
+
 fn id(boundary: &str, expect: Expect, kind: CheckKind, target: &str) -> Arc<CheckId> {
-    let source = Arc::new(Identity { namespace: "web".into(), name: "own".into() });
+    let source = source();
     let via = (kind == CheckKind::TcpConnect).then_some(Via::Endpoint);
     let (boundary, target) = (boundary.into(), target.into());
     Arc::new(CheckId { boundary, expect, kind, source, target_namespace: "payments".into(), target, via })
@@ -54,24 +63,36 @@ fn tcp(id: &Arc<CheckId>, kind: AddressKind, addresses: impl IntoIterator<Item =
 }
 
 fn plan(boundaries: Vec<(Boundary, Vec<Check>)>) -> Plan {
-    let planned = |(boundary, checks)| BoundaryPlan {
-        boundary,
-        checks,
-        namespaces: Vec::new(),
-        services: Default::default(),
-        known_addresses: Default::default(),
-        pods: Default::default(),
-        witnessed: false,
+    plan_from(boundaries, &Speakers::Own)
+}
+
+fn plan_from(boundaries: Vec<(Boundary, Vec<Check>)>, speakers: &Speakers) -> Plan {
+    let identity = source();
+    let source = Arc::new(Source { identity, zone: None, system_dns: Box::default() });
+    let leg = |(boundary, checks): (Boundary, Vec<Check>)| {
+        let checks: Arc<[Check]> = checks.into();
+        let planned = BoundaryPlan {
+            boundary,
+            mode: VantageMode::Own,
+            reach: checks.clone(),
+            namespaces: Vec::new(),
+            services: Default::default(),
+            known_addresses: Default::default(),
+            pods: Default::default(),
+            witnessed: false,
+            not_tested: Vec::new(),
+        };
+        Arc::new(Leg {
+            boundary: Arc::new(planned),
+            stand: Stand { source: source.clone(), speakers: speakers.clone() },
+            reach: checks,
+            others: Box::default(),
+            controls: Arc::default(),
+            not_tested: Vec::new(),
+        })
     };
-    Plan {
-        boundaries: boundaries.into_iter().map(planned).collect(),
-        source: Arc::new(Identity { namespace: "web".into(), name: "own".into() }),
-        negative: Vec::new(),
-        positive: Vec::new(),
-        positive_udp: Vec::new(),
-        resolver: Vec::new(),
-        not_tested: Vec::new(),
-    }
+    let legs: Vec<Arc<Leg>> = boundaries.into_iter().map(leg).collect();
+    Plan { boundaries: legs.iter().map(|leg| leg.boundary.clone()).collect(), legs, not_tested: Vec::new() }
 }
 
 /// One address of a result: who it is, whether the target still lists it, and what was concluded.
@@ -80,6 +101,7 @@ type Of = (u8, bool, Reason);
 /// A ledger with a clock and one boundary `b`.
 struct Bench {
     ledger: Ledger,
+    legs: RefCell<Vec<Arc<Leg>>>,
     start: Instant,
     now: Instant,
 }
@@ -87,12 +109,23 @@ struct Bench {
 impl Bench {
     fn new(plan: &Plan) -> Self {
         let start = Instant::now();
-        let bench = Self { ledger: Ledger::default(), start, now: start };
-        assert_eq!(bench.ledger.follow(plan, "hash", start), []);
+        let bench = Self { ledger: Ledger::default(), legs: RefCell::default(), start, now: start };
+        assert_eq!(bench.follow(plan), []);
         bench
     }
 
+    fn carried(&self) -> Carried {
+        self.ledger.carried(&self.legs.borrow()[0])
+    }
+
+    /// What is pinned of a check, without the vantage.
+    fn pinned(&self, id: &Arc<CheckId>) -> Vec<SocketAddr> {
+        let pinned = self.carried().pinned.remove(id).unwrap_or_default();
+        pinned.into_iter().map(|pair| pair.address).collect()
+    }
+
     fn follow(&self, plan: &Plan) -> Vec<Transition> {
+        self.legs.replace(plan.legs.clone());
         self.ledger.follow(plan, "hash", self.now)
     }
 
@@ -102,8 +135,11 @@ impl Bench {
             let seen = AddressSeen {
                 address: Some(pair(*last)),
                 kind,
+                from: None,
                 listed: *listed,
                 attempts: [attempt].into(),
+                startup: None,
+                sidecar: None,
                 witness: None,
                 started: self.now,
                 ended: self.now,
@@ -118,6 +154,7 @@ impl Bench {
         let evidence = DnsEvidence {
             server: ([127, 0, 0, 53], 53).into(),
             kind: Endpoint,
+            from: None,
             protected: [].into(),
             seen: DnsSeen::default(),
         };
@@ -133,6 +170,7 @@ impl Bench {
     fn record(&mut self, results: &[Arc<CheckResult>]) -> Vec<Transition> {
         let report = SweepReport {
             boundary: "b".into(),
+            source: source(),
             started: Timestamp::UNIX_EPOCH,
             ended: self.now,
             took: Duration::from_secs(3),
@@ -192,7 +230,7 @@ fn a_finding_opens_at_once_and_closes_after_three_or_ten_in_a_row() {
         let (mut bench, id) = one(kind);
         assert_eq!(opened(&bench.sweep(&id, kind, &[(1, true, Reached)])), [Some(pair(1))]);
         assert_eq!(bench.served(&id), Reached);
-        assert_eq!(bench.ledger.carried("b").pinned[&id], [pair(1)]);
+        assert_eq!(bench.pinned(&id), [pair(1)]);
         for times in 1..needed {
             assert_eq!(closed(&bench.sweep(&id, kind, &[(1, true, blocked)])), [], "{kind} {times}");
             assert_eq!(bench.served(&id), Reason::FindingOpen);
@@ -203,7 +241,7 @@ fn a_finding_opens_at_once_and_closes_after_three_or_ten_in_a_row() {
         let Some(Transition::Closed { after, .. }) = transitions.first() else { panic!("{transitions:?}") };
         assert_eq!(*after, ROUND * needed);
         assert_eq!(bench.served(&id), blocked);
-        assert!(bench.view(&id).findings.is_empty() && bench.ledger.carried("b").pinned.is_empty());
+        assert!(bench.view(&id).findings.is_empty() && bench.carried().pinned.is_empty());
     }
 }
 
@@ -240,7 +278,7 @@ fn each_address_has_a_finding_of_its_own() {
     let transitions = bench.sweep(&id, Endpoint, &[(1, true, Blocked), (2, true, Blocked)]);
     assert_eq!(closed(&transitions), [(Some(pair(1)), Closed::Resolved)]);
     assert_eq!(bench.served(&id), Reason::FindingOpen);
-    assert_eq!(bench.ledger.carried("b").pinned[&id], [pair(2)]);
+    assert_eq!(bench.pinned(&id), [pair(2)]);
     // A sweep that did not probe the pair says nothing of it.
     for _ in 0..20 {
         assert_eq!(closed(&bench.sweep(&id, Endpoint, &[(1, true, Blocked)])), []);
@@ -333,7 +371,7 @@ fn a_disclosure_is_a_finding_where_it_is_judged() {
     let mut bench = Bench::new(&check(Mode::Judge));
     let result = bench.dns(&dns, Mode::Judge, Reason::Disclosed);
     assert_eq!(opened(&bench.record(&[result])), [None]);
-    assert!(bench.ledger.carried("b").pinned.is_empty(), "a server needs no pin: it is asked in every sweep");
+    assert!(bench.carried().pinned.is_empty(), "a server needs no pin: it is asked in every sweep");
     assert_eq!(bench.follow(&check(Mode::Judge)), [], "a reload that changes nothing keeps it open");
     for last in [false, false, true] {
         let result = bench.dns(&dns, Mode::Judge, Reason::NothingDisclosed);
@@ -359,7 +397,7 @@ fn an_outage_where_open_is_expected_is_no_finding() {
     let transitions = bench.sweep(&id, Endpoint, &[(1, true, Reason::NotReached)]);
     assert_eq!(opened(&transitions), []);
     assert_eq!(bench.served(&id), Reason::NotReached);
-    assert!(bench.ledger.carried("b").pinned.is_empty() && bench.ledger.snapshot().findings.is_empty());
+    assert!(bench.carried().pinned.is_empty() && bench.ledger.snapshot().findings.is_empty());
     bench.sweep(&id, Endpoint, &[(1, true, Reason::Reachable)]);
     assert_eq!(bench.served(&id), Reason::Reachable);
 }
@@ -412,9 +450,10 @@ fn boundaries_keep_their_last_sweep_and_their_order() {
 fn a_control_of_several_boundaries_is_as_good_as_its_worst_sweep() {
     let checks = |name| (boundary(name, Expect::Blocked), vec![]);
     let bench = Bench::new(&plan(vec![checks("a"), checks("b")]));
-    let source = Arc::new(Identity { namespace: "web".into(), name: "own".into() });
+    let source = source();
     let report = |boundary: &str, ok| SweepReport {
         boundary: boundary.into(),
+        source: source.clone(),
         started: Timestamp::UNIX_EPOCH,
         ended: bench.now,
         took: Duration::ZERO,
@@ -427,6 +466,331 @@ fn a_control_of_several_boundaries_is_as_good_as_its_worst_sweep() {
         let controls = &bench.ledger.snapshot().controls;
         assert_eq!(controls.iter().map(|c| c.ok).collect::<Vec<_>>(), [ok]);
     }
+}
+
+// --- From pods ---
+
+fn pod(name: &str) -> Arc<PodName> {
+    Arc::new(PodName { sandbox: name.into(), name: format!("web/{name}").into() })
+}
+
+fn sandbox(name: &str) -> Arc<Sandbox> {
+    Arc::new(Sandbox {
+        id: name.into(),
+        uid: name.into(),
+        namespace: "web".into(),
+        name: name.into(),
+        labels: Default::default(),
+        created: Timestamp::UNIX_EPOCH,
+        ready: true,
+        running: true,
+        network: Network::Host,
+        addresses: Box::default(),
+        dns: PodDns::default(),
+    })
+}
+
+fn speakers(names: &[&str]) -> Speakers {
+    Speakers::Pods(names.iter().map(|name| sandbox(name)).collect())
+}
+
+/// One check of one endpoint of each kind, asked from these pods.
+fn of_pods(id: &Arc<CheckId>, names: &[&str]) -> Plan {
+    let check = tcp(id, Endpoint, [Address::Ip(ip(1)), Address::Ip(ip(2))]);
+    plan_from(vec![(boundary("b", Expect::Blocked), vec![check])], &speakers(names))
+}
+
+impl Bench {
+    /// A sweep in which some pods spoke: each with its address and what was concluded.
+    fn sweep_from(&mut self, id: &Arc<CheckId>, of: &[(&str, u8, Reason)]) -> Vec<Transition> {
+        let seen = |(from, last, reason): &(&str, u8, Reason)| {
+            let result = self.result(id, Endpoint, &[(*last, true, *reason)]);
+            let Evidence::Reach(seen) = &result.evidence else { panic!() };
+            (AddressSeen { from: Some(pod(from)), ..seen[0].0.clone() }, *reason)
+        };
+        let evidence = Evidence::Reach(of.iter().map(seen).collect());
+        let reason = of.iter().map(|(_, _, reason)| *reason).min().unwrap();
+        let result = self.concluded(id, Mode::Judge, reason, evidence);
+        self.record(&[result])
+    }
+
+    fn pinned_pairs(&self, id: &Arc<CheckId>) -> Vec<(String, SocketAddr)> {
+        let pinned = self.carried().pinned.remove(id).unwrap_or_default();
+        pinned.into_iter().map(|pair| (pair.from.unwrap().sandbox.to_string(), pair.address)).collect()
+    }
+}
+
+/// What was opened or closed, with the pod that it was seen from.
+fn from_whom(transitions: &[Transition]) -> Vec<String> {
+    let line = |t: &Transition| {
+        let (what, from, address) = match t {
+            Transition::Opened { from, address, .. } => ("opened".to_owned(), from, address),
+            Transition::Closed { from, address, closed, .. } => (format!("{closed:?}").to_lowercase(), from, address),
+            _ => return None,
+        };
+        let from = from.as_ref().map_or("nobody", |from| &from.sandbox);
+        Some(format!("{what} {from} {}", address.map_or("-".into(), |a| a.ip().to_string())))
+    };
+    transitions.iter().filter_map(line).collect()
+}
+
+fn one_of_pods(names: &[&str]) -> (Bench, Arc<CheckId>) {
+    let id = id("b", Expect::Blocked, CheckKind::TcpConnect, "ledger:5432");
+    (Bench::new(&of_pods(&id, names)), id)
+}
+
+#[test]
+fn what_one_pod_may_says_nothing_of_another() {
+    let (mut bench, id) = one_of_pods(&["x", "y"]);
+    assert_eq!(from_whom(&bench.sweep_from(&id, &[("x", 1, Reached)])), ["opened x 127.0.1.1"]);
+    assert_eq!(bench.pinned_pairs(&id), [("x".into(), pair(1))]);
+    // The other's turn: nothing of the first was asked again.
+    for _ in 0..12 {
+        assert_eq!(from_whom(&bench.sweep_from(&id, &[("y", 1, Blocked)])), [""; 0]);
+        assert_eq!(bench.served(&id), Reason::FindingOpen);
+    }
+    // Its own address too: the pair is what counts.
+    assert_eq!(from_whom(&bench.sweep_from(&id, &[("x", 2, Blocked), ("x", 2, Blocked), ("x", 2, Blocked)])), [""; 0]);
+    let transitions = bench.sweep_from(&id, &[("y", 1, Reached), ("x", 1, Blocked)]);
+    assert_eq!(from_whom(&transitions), ["opened y 127.0.1.1"]);
+    assert_eq!(bench.pinned_pairs(&id), [("x".into(), pair(1)), ("y".into(), pair(1))]);
+    bench.sweep_from(&id, &[("x", 1, Blocked)]);
+    assert_eq!(from_whom(&bench.sweep_from(&id, &[("x", 1, Blocked)])), ["resolved x 127.0.1.1"]);
+    assert_eq!(bench.served(&id), Reason::FindingOpen);
+    assert_eq!(bench.ledger.snapshot().findings[&("b".into(), CheckKind::TcpConnect)].total, 2);
+}
+
+#[test]
+fn a_pod_that_leaves_takes_its_findings_with_it() {
+    let (mut bench, id) = one_of_pods(&["x", "y"]);
+    bench.sweep_from(&id, &[("x", 1, Reached), ("y", 2, Reached)]);
+    assert_eq!(from_whom(&bench.follow(&of_pods(&id, &["y", "x"]))), [""; 0], "another order is no change");
+    assert_eq!(from_whom(&bench.follow(&of_pods(&id, &["y", "z"]))), ["gone x 127.0.1.1"]);
+    assert_eq!(bench.pinned_pairs(&id), [("y".into(), pair(2))]);
+    // A restart of the pod is another sandbox, under the same name.
+    let again = |sandbox: &str| {
+        let sandbox = Arc::new(Sandbox { name: "y".into(), ..(*self::sandbox(sandbox)).clone() });
+        let check = tcp(&id, Endpoint, [Address::Ip(ip(1)), Address::Ip(ip(2))]);
+        plan_from(vec![(boundary("b", Expect::Blocked), vec![check])], &Speakers::Pods([sandbox].into()))
+    };
+    assert_eq!(from_whom(&bench.follow(&again("y2"))), ["gone y 127.0.1.2"]);
+    // The identity without any pod: the runtime does not tell, and nothing can be asked again.
+    bench.sweep_from(&id, &[("y2", 1, Reached)]);
+    let check = tcp(&id, Endpoint, [Address::Ip(ip(1))]);
+    let nobody = Speakers::Nobody(Reason::RuntimeUnreadable);
+    let transitions = bench.follow(&plan_from(vec![(boundary("b", Expect::Blocked), vec![check])], &nobody));
+    assert_eq!(from_whom(&transitions), ["gone y2 127.0.1.1"]);
+}
+
+#[test]
+fn an_identity_that_leaves_takes_its_checks_with_it() {
+    let (mut bench, id) = one_of_pods(&["x"]);
+    bench.sweep_from(&id, &[("x", 1, Reached)]);
+    let other = Arc::new(CheckId {
+        source: Arc::new(Identity { namespace: "web".into(), name: "other".into() }),
+        ..(*id).clone()
+    });
+    assert_eq!(from_whom(&bench.follow(&of_pods(&other, &["x"]))), ["gone x 127.0.1.1"], "the pod's labels changed");
+    let checks: Vec<_> = bench.ledger.snapshot().checks.iter().map(|view| view.id.clone()).collect();
+    assert_eq!(checks, [other]);
+    assert_eq!(bench.ledger.snapshot().findings[&("b".into(), CheckKind::TcpConnect)].total, 1, "it was counted");
+}
+
+#[test]
+fn the_agents_own_findings_need_no_pod() {
+    let (mut bench, id) = one(Endpoint);
+    bench.sweep(&id, Endpoint, &[(1, true, Reached)]);
+    assert_eq!(bench.carried().pinned[&id], [Pair { from: None, address: pair(1) }]);
+    // From own to pods: the own network is no vantage any more, and the pair is asked by nobody.
+    let (mut bench, id) = one_of_pods(&["x"]);
+    bench.sweep_from(&id, &[("x", 1, Reached)]);
+    let own = plan(vec![(boundary("b", Expect::Blocked), vec![tcp(&id, Endpoint, [Address::Ip(ip(1))])])]);
+    assert_eq!(from_whom(&bench.follow(&own)), ["gone x 127.0.1.1"]);
+}
+
+#[test]
+fn who_saw_a_disclosure_goes_on_asking() {
+    let dns = id("b", Expect::Blocked, CheckKind::SrvWildcard, "system");
+    let question = Question::Dns { server: ([127, 0, 0, 53], 53).into(), kind: Endpoint };
+    let check = Check { id: dns.clone(), mode: Mode::Judge, question };
+    let of = |names: &[&str]| plan_from(vec![(boundary("b", Expect::Blocked), vec![check.clone()])], &speakers(names));
+    let mut bench = Bench::new(&of(&["x", "y"]));
+    let asked = |bench: &Bench, from: &str, reason| {
+        let result = bench.dns(&dns, Mode::Judge, reason);
+        let Evidence::Dns(evidence) = &result.evidence else { panic!() };
+        let DnsEvidence { server, kind, protected, .. } = &**evidence;
+        let (from, protected) = (Some(pod(from)), protected.clone());
+        let evidence = DnsEvidence { server: *server, kind: *kind, from, protected, seen: DnsSeen::default() };
+        bench.concluded(&dns, Mode::Judge, reason, Evidence::Dns(Box::new(evidence)))
+    };
+    assert_eq!(bench.carried().dns_from, None);
+    let result = asked(&bench, "x", Reason::NothingDisclosed);
+    bench.record(&[result]);
+    assert_eq!(bench.carried().dns_from, None, "a good result pins nobody");
+    let result = asked(&bench, "y", Reason::Disclosed);
+    assert_eq!(from_whom(&bench.record(&[result])), ["opened y -"]);
+    assert_eq!(bench.carried().dns_from, Some(pod("y")));
+    for _ in 0..4 {
+        let result = asked(&bench, "x", Reason::NothingDisclosed);
+        assert_eq!(from_whom(&bench.record(&[result])), [""; 0]);
+    }
+    for last in [false, false, true] {
+        let result = asked(&bench, "y", Reason::NothingDisclosed);
+        assert_eq!(from_whom(&bench.record(&[result])), if last { vec!["resolved y -"] } else { vec![] });
+    }
+    assert_eq!(bench.carried().dns_from, None);
+    let result = asked(&bench, "y", Reason::Disclosed);
+    bench.record(&[result]);
+    assert_eq!(from_whom(&bench.follow(&of(&["x"]))), ["gone y -"]);
+}
+
+#[test]
+fn pods_side_by_side_are_a_finding_of_the_node() {
+    let node = id("b", Expect::Blocked, CheckKind::NodeCoResidency, "high");
+    let of = |mode| {
+        let check = Check { id: node.clone(), mode, question: Question::CoResidency };
+        let with = Boundary { co_residency: Some(mode), ..boundary("b", Expect::Blocked) };
+        plan_from(vec![(with, vec![check])], &Speakers::Node)
+    };
+    let seen = |bench: &Bench, mode, reason| bench.concluded(&node, mode, reason, Evidence::Node(Box::default()));
+    let mut bench = Bench::new(&of(Mode::Judge));
+    let key = ("b".into(), CheckKind::NodeCoResidency);
+    assert_eq!(bench.ledger.snapshot().findings[&key].total, 0, "from the start");
+    let result = seen(&bench, Mode::Judge, Reason::CoResident);
+    assert_eq!(from_whom(&bench.record(&[result])), ["opened nobody -"]);
+    assert_eq!(bench.ledger.snapshot().findings[&key].total, 1);
+    assert!(bench.carried().pinned.is_empty() && bench.carried().dns_from.is_none());
+    assert_eq!(from_whom(&bench.follow(&of(Mode::Judge))), [""; 0]);
+    for (reason, served, told) in [
+        (Reason::Apart, Reason::FindingOpen, vec![]),
+        (Reason::RuntimeUnreadable, Reason::FindingOpen, vec![]),
+        (Reason::Apart, Reason::FindingOpen, vec![]),
+        (Reason::Apart, Reason::Apart, vec!["resolved nobody -"]),
+    ] {
+        let result = seen(&bench, Mode::Judge, reason);
+        assert_eq!(from_whom(&bench.record(&[result])), told);
+        assert_eq!(bench.served(&node), served);
+    }
+    let mut bench = Bench::new(&of(Mode::Report));
+    let result = seen(&bench, Mode::Report, Reason::CoResident);
+    assert_eq!(from_whom(&bench.record(&[result])), [""; 0]);
+    assert!(bench.ledger.snapshot().findings.is_empty(), "a report has no findings to count");
+}
+
+#[test]
+fn what_was_open_while_new_is_told_and_no_finding() {
+    let (mut bench, id) = one_of_pods(&["x"]);
+    let result = bench.result(&id, Endpoint, &[(1, true, Blocked), (2, true, Blocked)]);
+    let Evidence::Reach(seen) = &result.evidence else { panic!() };
+    let startup = |milliseconds| std::num::NonZeroU32::new(milliseconds);
+    let evidence = Evidence::Reach(
+        [(1500, 0), (0, 1)]
+            .map(|(milliseconds, at)| {
+                (AddressSeen { from: Some(pod("x")), startup: startup(milliseconds), ..seen[at].0.clone() }, Blocked)
+            })
+            .into(),
+    );
+    let result = bench.concluded(&id, Mode::Judge, Blocked, evidence);
+    let transitions = bench.record(&[result]);
+    let length = Duration::from_millis(1500);
+    let told = Transition::Startup { id: id.clone(), from: Some(pod("x")), address: Some(pair(1)), length };
+    assert_eq!(transitions.iter().filter(|t| matches!(t, Transition::Startup { .. })).collect::<Vec<_>>(), [&told]);
+    assert_eq!((from_whom(&transitions), bench.served(&id)), (vec![], Blocked));
+}
+
+/// A plan with one check from each of these identities.
+fn from_identities(names: &[&str]) -> (Plan, Vec<Arc<CheckId>>) {
+    let mut whole = plan(vec![(boundary("b", Expect::Blocked), vec![])]);
+    let of = |name: &&str| {
+        let identity = Arc::new(Identity { namespace: "web".into(), name: (*name).into() });
+        let shared = id("b", Expect::Blocked, CheckKind::TcpConnect, "ledger:5432");
+        let id = Arc::new(CheckId { source: identity.clone(), ..(*shared).clone() });
+        let source = Arc::new(Source { identity, zone: Some("low".into()), system_dns: Box::default() });
+        let leg = Leg {
+            boundary: whole.boundaries[0].clone(),
+            stand: Stand { source, speakers: speakers(&[name]) },
+            reach: [tcp(&id, Endpoint, [Address::Ip(ip(1))])].into(),
+            others: Box::default(),
+            controls: Arc::default(),
+            not_tested: Vec::new(),
+        };
+        (Arc::new(leg), id)
+    };
+    let (legs, ids) = names.iter().map(of).unzip();
+    whole.legs = legs;
+    (whole, ids)
+}
+
+#[test]
+fn a_boundary_is_as_far_as_the_slowest_of_its_sources() {
+    let (both, ids) = from_identities(&["x", "y"]);
+    let bench = Bench::new(&both);
+    let sweep = |name: &str, started: i64, took: u64, ok: bool| {
+        let source = ids.iter().map(|id| id.source.clone()).find(|source| &*source.name == name).unwrap();
+        let control = ControlState { source: source.clone(), kind: "loss", control: "ipv4".into(), ok };
+        bench.ledger.record(&SweepReport {
+            boundary: "b".into(),
+            source,
+            started: Timestamp::from_second(started).unwrap(),
+            ended: bench.now,
+            took: Duration::from_secs(took),
+            results: Vec::new(),
+            controls: vec![control],
+        });
+    };
+    let view = || bench.ledger.snapshot().boundaries[0].clone();
+    let at = |seconds| Some(Timestamp::from_second(seconds).unwrap());
+    assert_eq!((view().completed, view().took, view().span), (None, None, None));
+    sweep("x", 100, 5, true);
+    sweep("y", 90, 2, false);
+    assert_eq!((view().completed, view().took), (at(92), Some(Duration::from_secs(5))));
+    assert_eq!(view().span, at(90).zip(at(105)));
+    sweep("x", 130, 1, true);
+    assert_eq!(view().completed, at(92), "one that hangs is not hidden by one that works");
+    // Controls of two sources are kept apart, whatever their names.
+    let controls = || -> Vec<(String, bool)> {
+        bench.ledger.snapshot().controls.iter().map(|c| (c.source.name.to_string(), c.ok)).collect()
+    };
+    assert_eq!(controls(), [("x".into(), true), ("y".into(), false)]);
+    // Who goes takes them along, and holds nobody back any more.
+    bench.follow(&from_identities(&["x"]).0);
+    assert_eq!((controls(), view().completed), (vec![("x".into(), true)], at(131)));
+    bench.follow(&from_identities(&[]).0);
+    assert_eq!((controls(), view().completed), (vec![], None));
+}
+
+#[test]
+fn what_several_pods_of_an_identity_control_is_as_good_as_the_worst() {
+    let (plan, ids) = from_identities(&["x"]);
+    let bench = Bench::new(&plan);
+    for (first, second, expected) in [(true, true, true), (false, true, false), (true, false, false)] {
+        let control =
+            |ok| ControlState { source: ids[0].source.clone(), kind: "positive", control: "127.0.0.1:53".into(), ok };
+        bench.ledger.record(&SweepReport {
+            boundary: "b".into(),
+            source: ids[0].source.clone(),
+            started: Timestamp::UNIX_EPOCH,
+            ended: bench.now,
+            took: Duration::ZERO,
+            results: Vec::new(),
+            controls: vec![control(first), control(second)],
+        });
+        assert_eq!(bench.ledger.snapshot().controls, [control(expected)]);
+    }
+}
+
+#[test]
+fn a_snapshot_is_made_once_for_all_that_ask_and_never_changes() {
+    let (mut bench, id) = one(Endpoint);
+    let before = bench.ledger.snapshot();
+    assert!(Arc::ptr_eq(&before, &bench.ledger.snapshot()));
+    bench.sweep(&id, Endpoint, &[(1, true, Reached)]);
+    let after = bench.ledger.snapshot();
+    assert!(before.checks[0].result.is_none() && after.checks[0].result.is_some());
+    bench.ledger.note_node(Some(NodeView::default()));
+    assert!(after.node.is_none() && bench.ledger.snapshot().node.is_some());
+    bench.follow(&plan(vec![]));
+    assert!(bench.ledger.snapshot().checks.is_empty() && after.checks.len() == 1);
 }
 
 // --- Whatever the results are ---
@@ -541,7 +905,7 @@ proptest! {
                 let mut shown: Vec<SocketAddr> = view.findings.iter().filter_map(|f| f.address).collect();
                 shown.sort();
                 prop_assert_eq!(&open, &shown);
-                let mut pinned = bench.ledger.carried("b").pinned.remove(id).unwrap_or_default();
+                let mut pinned = bench.pinned(id);
                 pinned.sort();
                 prop_assert_eq!(&open, &pinned);
                 if swept && !open.is_empty() {
@@ -550,6 +914,85 @@ proptest! {
                 }
             }
             prop_assert_eq!(snapshot.findings[&("b".into(), CheckKind::TcpConnect)].total, ever_opened);
+        }
+    }
+}
+
+/// What happens to one check from two pods: a sweep in which some spoke, or pods that come and go.
+#[derive(Clone, Debug)]
+enum PodStep {
+    /// For each pod and address: not probed, or what was concluded.
+    Sweep([[Option<Reason>; 2]; 2]),
+    /// Which pods are here.
+    Here([bool; 2]),
+}
+
+proptest! {
+    #[test]
+    fn a_pods_finding_closes_only_by_its_own_results_or_with_it(
+        steps in prop::collection::vec(prop_oneof![
+            15 => {
+                let reason = prop_oneof![8 => select(vec![Blocked, NoWitness]), 2 => Just(Reached), 1 => select(vec![Reason::VantageGone, TargetDown])];
+                prop::array::uniform2(prop::array::uniform2(prop::option::weighted(0.7, reason))).prop_map(PodStep::Sweep)
+            },
+            1 => prop::array::uniform2(prop::bool::weighted(0.7)).prop_map(PodStep::Here),
+        ], 1..60),
+    ) {
+        const PODS: [&str; 2] = ["x", "y"];
+        let (mut bench, id) = one_of_pods(&PODS);
+        // For each pod and address: open, and blocked results in a row.
+        let mut known = [[(false, 0u32); 2]; 2];
+        let mut here = [true; 2];
+        for step in steps {
+            let mut expected: Vec<String> = Vec::new();
+            let transitions = match step {
+                PodStep::Here(now) => {
+                    here = now;
+                    for (p, a) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                        if !here[p] && std::mem::take(&mut known[p][a]).0 {
+                            expected.push(format!("gone {} 127.0.1.{a}", PODS[p]));
+                        }
+                    }
+                    let names: Vec<&str> = (0..2).filter(|p| here[*p]).map(|p| PODS[p]).collect();
+                    let check = tcp(&id, Endpoint, [Address::Ip(ip(0)), Address::Ip(ip(1))]);
+                    bench.follow(&plan_from(vec![(boundary("b", Expect::Blocked), vec![check])], &speakers(&names)))
+                }
+                PodStep::Sweep(results) => {
+                    let mut of = Vec::new();
+                    for (p, a) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                        let Some(reason) = results[p][a].filter(|_| here[p]) else { continue };
+                        of.push((PODS[p], u8::try_from(a).unwrap(), reason));
+                        let (open, blocked) = &mut known[p][a];
+                        match reason.verdict() {
+                            Verdict::Fail => {
+                                if !std::mem::replace(open, true) {
+                                    expected.push(format!("opened {} 127.0.1.{a}", PODS[p]));
+                                }
+                                *blocked = 0;
+                            }
+                            Verdict::Inconclusive => {}
+                            Verdict::Unverified | Verdict::Pass if *open => {
+                                *blocked += 1;
+                                if *blocked == 3 {
+                                    known[p][a] = (false, 0);
+                                    expected.push(format!("resolved {} 127.0.1.{a}", PODS[p]));
+                                }
+                            }
+                            Verdict::Unverified | Verdict::Pass => {}
+                        }
+                    }
+                    if of.is_empty() { Vec::new() } else { bench.sweep_from(&id, &of) }
+                }
+            };
+            let mut told = from_whom(&transitions);
+            told.sort();
+            expected.sort();
+            prop_assert_eq!(told, expected);
+            let mut pinned = bench.pinned_pairs(&id);
+            pinned.sort();
+            let open = |p: usize, a: usize| known[p][a].0.then(|| (PODS[p].to_owned(), pair(u8::try_from(a).unwrap())));
+            let open: Vec<_> = [(0, 0), (0, 1), (1, 0), (1, 1)].into_iter().filter_map(|(p, a)| open(p, a)).collect();
+            prop_assert_eq!(pinned, open);
         }
     }
 }

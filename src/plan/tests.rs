@@ -23,7 +23,8 @@ fn config(rest: &str) -> Config {
 }
 
 fn planned(rest: &str) -> Plan {
-    plan(&config(rest), &SYSTEM[..1], "agents")
+    let config = config(rest);
+    plan(&config, &[Stand::own(&config, &SYSTEM[..1], "agents")])
 }
 
 const BOUNDARY: &str = "boundaries: [{name: b, from: low, to: high}]\n";
@@ -42,12 +43,13 @@ fn told(check: &Check) -> String {
             format!("{kind} {} port {port}{over}", addresses.join(" "))
         }
         Question::Dns { server, .. } => format!("{} {server}", check.mode),
+        Question::CoResidency => check.mode.to_string(),
     };
     format!("{}: {asks}", check.id)
 }
 
 fn lines(plan: &Plan) -> Vec<String> {
-    plan.boundaries.iter().flat_map(|b| &b.checks).map(told).collect()
+    plan.legs.iter().flat_map(|leg| leg.checks()).map(told).collect()
 }
 
 #[test]
@@ -122,7 +124,7 @@ fn dns_is_asked_by_technique_and_server() {
     let config = config(&format!(
         "{BOUNDARY}{SERVICE}dns: {{servers: [system, '127.0.0.9:5353', {{name: local, address: '::1'}}]}}\n"
     ));
-    let plan = plan(&config, &SYSTEM, "agents");
+    let plan = plan(&config, &[Stand::own(&config, &SYSTEM, "agents")]);
     assert_eq!(
         lines(&plan)[1..],
         [
@@ -148,7 +150,7 @@ fn dns_is_asked_by_technique_and_server() {
             "b pod-oracle local: report [::1]:53",
         ]
     );
-    assert_eq!(plan.resolver, SYSTEM);
+    assert_eq!(plan.legs[0].controls.resolver, SYSTEM);
 }
 
 #[test]
@@ -175,7 +177,7 @@ fn modes_are_kept_and_off_is_not_asked() {
         ("srv-wildcard: off, reverse-sweep: off, service-lookup: off, namespace-oracle: off, pod-oracle: off", vec![]),
     ] {
         let plan = planned(&format!("boundaries: [{{name: b, from: low, to: high, dns: {{{modes}}}}}]\n{SERVICE}"));
-        let checks = plan.boundaries[0].checks.iter().skip(1).map(|c| format!("{} {}", c.id.kind, c.mode));
+        let checks = plan.legs[0].checks().skip(1).map(|c| format!("{} {}", c.id.kind, c.mode));
         assert_eq!(checks.collect::<Vec<_>>(), expected, "{modes}");
     }
     let off = planned(&format!("{NO_DNS}{SERVICE}"));
@@ -245,7 +247,7 @@ fn a_technique_with_nothing_to_look_for_is_a_gap_and_no_check() {
 fn what_is_not_tested_or_not_provable_is_said() {
     let gaps = |text: &str| -> Vec<String> {
         let config = parse(Path::new("f.yaml"), text).unwrap_or_else(|e| panic!("{e}"));
-        plan(&config, &[], "agents")
+        plan(&config, &[Stand::own(&config, &[], "agents")])
             .not_tested
             .iter()
             .map(|n| format!("{}: {}: {}", n.boundary, n.what, n.why))
@@ -255,11 +257,11 @@ fn what_is_not_tested_or_not_provable_is_said() {
                 - {name: b, from: low, to: high, dns: off}\n";
     assert_eq!(gaps(bare), ["b: TCP to zone `high`: no target is in the zone"]);
     let blind = [
-        "b: ipv4 targets: no positive control of that family: they stay inconclusive",
-        "b: ipv6 targets: no positive control of that family: they stay inconclusive",
         "b: that the targets of zone `high` are alive: no witness: blocked is `unverified`",
         "b: that nobody answers for everybody: no negative control is configured",
         "b: UDP to the targets: only TCP and DNS are tested; of UDP services only DNS servers",
+        "b: ipv4 targets: no positive control of that family: they stay inconclusive",
+        "b: ipv6 targets: no positive control of that family: they stay inconclusive",
     ];
     // Wherever the addresses are listed.
     for addresses in [
@@ -273,17 +275,15 @@ fn what_is_not_tested_or_not_provable_is_said() {
         gaps(&format!(
             "{bare}targets: [{{zone: high, name: x, address: 127.0.0.1, ports: [80]}}]\ncontrols: {{positive: [{{tcp: '[::1]:1'}}], negative: [{{tcp: 127.0.0.9, ports: [80]}}]}}\nwitnesses: [{{zone: high, source: 127.0.0.2}}]\n"
         )),
-        [blind[0], blind[4]]
+        [blind[2], blind[3]]
     );
     let ports = "ports: [80, {port: 443, node_port: 30443}]";
     let only_nodes = gaps(&format!("{bare}targets: [{{zone: high, name: x, nodes: 127.0.0.1, {ports}}}]\n"));
     assert_eq!(only_nodes[0], "b: x:80: only nodes are listed for it, and the port has no `node_port`");
     assert!(!only_nodes[1].contains("x:443"), "{only_nodes:?}");
-    assert!(
-        gaps(&format!("{bare}targets: [{{zone: high, name: x, nodes: 127.0.0.1, endpoints: 127.0.0.2, {ports}}}]\n"))
-            [0]
-        .contains("ipv4")
-    );
+    let both =
+        gaps(&format!("{bare}targets: [{{zone: high, name: x, nodes: 127.0.0.1, endpoints: 127.0.0.2, {ports}}}]\n"));
+    assert_eq!(both, blind[..4]);
     // An outage needs no witness.
     let open = "zones: {high: {}}\nboundaries: [{name: b, from: high, to: high, expect: open}]\n\
                 targets: [{zone: high, name: x, address: 127.0.0.1, ports: [80]}]\ncontrols: {positive: [{tcp: '127.0.0.1:1'}]}\n";
@@ -293,15 +293,17 @@ fn what_is_not_tested_or_not_provable_is_said() {
 #[test]
 fn labels_and_controls_of_the_own_vantage() {
     let plan = planned(BOUNDARY);
-    assert_eq!((&*plan.source.namespace, &*plan.source.name), ("agents", "own"));
-    assert_eq!(plan.positive, [SYSTEM[0]]);
+    let identity = |plan: &Plan| plan.legs[0].stand.source.identity.clone();
+    assert_eq!((&*identity(&plan).namespace, &*identity(&plan).name), ("agents", "own"));
+    assert_eq!(plan.legs[0].controls.positive, [SYSTEM[0]]);
     let text = BOUNDARY.to_owned() + "vantage: {namespace: web, identity: shop}\ndns: {resolver: '127.0.0.7:5353'}\n";
     let plan = planned(&text);
-    assert_eq!((&*plan.source.namespace, &*plan.source.name), ("web", "shop"));
-    assert_eq!(plan.resolver, ["127.0.0.7:5353".parse::<SocketAddr>().unwrap()]);
+    assert_eq!((&*identity(&plan).namespace, &*identity(&plan).name), ("web", "shop"));
+    assert_eq!(plan.legs[0].controls.resolver, ["127.0.0.7:5353".parse::<SocketAddr>().unwrap()]);
     let mut config = config(&text);
     config.positive.insert(0, (Transport::Tcp, PositiveControl::Resolver));
-    assert_eq!(super::plan(&config, &SYSTEM, "").positive, ["127.0.0.7:5353".parse().unwrap(), SYSTEM[0]]);
+    let plan = super::plan(&config, &[Stand::own(&config, &SYSTEM, "")]);
+    assert_eq!(plan.legs[0].controls.positive, ["127.0.0.7:5353".parse().unwrap(), SYSTEM[0]]);
 }
 
 #[test]
@@ -328,9 +330,9 @@ fn what_a_sweep_costs() {
         "{BOUNDARY}targets: [{{zone: high, namespace: vault, service: vault, endpoints: [127.0.0.7, 127.0.0.8], cluster_ip: 127.0.0.9, ports: [8200]}}]\n"
     );
     let config = config(&rest);
-    let plan = plan(&config, &SYSTEM[..1], "");
+    let plan = plan(&config, &[Stand::own(&config, &SYSTEM[..1], "")]);
     assert_eq!(
-        plan.boundaries[0].cost(&config, &plan.positive, &plan.negative),
+        plan.legs[0].cost(&config),
         Cost {
             checks: 7,
             addresses: 3,
@@ -350,6 +352,238 @@ fn what_a_sweep_costs() {
             most_seconds: 2 * (4 + 2),
         }
     );
+}
+
+// --- Asked from pods ---
+
+const PODS: &str = "
+zones: {low: {namespaces: [web]}, mid: {namespaces: [batch]}, high: {namespaces: [vault]}}
+vantage: {mode: pods}
+controls: {positive: [{tcp: resolver}, {udp: resolver}], negative: [{tcp: 127.9.9.9, ports: [80]}]}
+dns: {resolver: 127.0.0.53}
+targets: [{zone: high, namespace: vault, service: vault, endpoints: [127.0.0.7, 127.0.0.8], ports: [8200]}]
+";
+
+fn from_pods(rest: &str) -> Config {
+    parse(Path::new("f.yaml"), &format!("{PODS}{rest}")).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// An identity of a zone, whose pods ask these servers.
+fn stand(zone: &str, name: &str, system_dns: &[SocketAddr]) -> Stand {
+    let identity = Arc::new(Identity { namespace: "web".into(), name: name.into() });
+    let source = Source { identity, zone: Some(zone.into()), system_dns: system_dns.into() };
+    Stand { source: Arc::new(source), speakers: Speakers::Pods(Arc::default()) }
+}
+
+fn unknown(zone: &str) -> Stand {
+    let identity = Arc::new(Identity { namespace: "".into(), name: "unknown".into() });
+    let source = Source { identity, zone: Some(zone.into()), system_dns: Box::default() };
+    Stand { source: Arc::new(source), speakers: Speakers::Nobody(crate::model::Reason::RuntimeUnreadable) }
+}
+
+/// Who asks over which boundary.
+fn legs(plan: &Plan) -> Vec<String> {
+    plan.legs
+        .iter()
+        .map(|leg| format!("{} from {}", leg.boundary.boundary.name, leg.stand.source.identity.name))
+        .collect()
+}
+
+fn gaps(plan: &Plan) -> Vec<String> {
+    plan.not_tested.iter().map(|n| format!("{}: {}: {}", n.boundary, n.what, n.why)).collect()
+}
+
+const TWO: &str = "boundaries: [{name: a, from: low, to: high, dns: off}, {name: b, from: mid, to: high, dns: off}, {name: c, from: low, to: mid, dns: off}]\n";
+
+#[test]
+fn each_boundary_is_asked_from_every_identity_of_its_zone() {
+    let config = from_pods(TWO);
+    let stands = [stand("low", "x", &[]), stand("mid", "y", &[]), stand("low", "z", &[])];
+    let plan = plan(&config, &stands);
+    assert_eq!(legs(&plan), ["a from x", "a from z", "b from y", "c from x", "c from z"]);
+    for leg in &plan.legs {
+        assert!(leg.checks().all(|check| check.id.source == leg.stand.source.identity));
+        assert_eq!(leg.checks().count(), usize::from(&*leg.boundary.boundary.name != "c"));
+        assert_eq!(leg.boundary.mode, VantageMode::Pods);
+    }
+    // The agent's own network speaks for all of them.
+    assert_eq!(
+        legs(&super::plan(&config, &[Stand::own(&config, &[], "")])),
+        ["a from own", "b from own", "c from own"]
+    );
+}
+
+#[test]
+fn what_is_asked_from_a_source_that_stays_is_the_same_in_memory() {
+    let config = from_pods("boundaries: [{name: a, from: low, to: high, co_residency: judge}]\n");
+    let none = plan(&config, &[]);
+    let first = none.with_stands(&config, &[stand("low", "x", &SYSTEM), stand("low", "y", &SYSTEM)]);
+    let speakers = Speakers::Pods(Arc::new([]));
+    let stays = Stand { speakers, ..stand("low", "y", &SYSTEM) };
+    let second = first.with_stands(&config, &[stand("low", "w", &SYSTEM), stays.clone()]);
+    let of = |plan: &Plan, name: &str| {
+        plan.legs.iter().find(|leg| &*leg.stand.source.identity.name == name).unwrap().clone()
+    };
+    let (before, after) = (of(&first, "y"), of(&second, "y"));
+    assert!(Arc::ptr_eq(&before.reach, &after.reach) && Arc::ptr_eq(&before.controls, &after.controls));
+    assert!(before.others.iter().zip(&after.others).all(|(a, b)| Arc::ptr_eq(&a.id, &b.id)));
+    assert!(Arc::ptr_eq(&before.boundary, &of(&second, "w").boundary), "the boundary is the same for all");
+    let (Speakers::Pods(had), Speakers::Pods(has)) = (&stays.speakers, &after.stand.speakers) else { panic!() };
+    assert!(Arc::ptr_eq(had, has), "who speaks now is not who spoke before");
+    // The addresses are no copies, whoever asks.
+    let addresses = |leg: &Leg| match &leg.reach[0].question {
+        Question::Reach { addresses, .. } => addresses.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert!(Arc::ptr_eq(&addresses(&before), &addresses(&of(&second, "w"))));
+    // Pods that ask other servers have other checks.
+    let moved = second.with_stands(&config, &[stand("low", "y", &SYSTEM[..1])]);
+    let told = |plan: &Plan| of(plan, "y").checks().map(|c| c.id.to_string()).collect::<Vec<_>>();
+    assert!(told(&second).contains(&"a srv-wildcard system-2".to_owned()));
+    assert!(!told(&moved).contains(&"a srv-wildcard system-2".to_owned()));
+}
+
+#[test]
+fn the_only_source_needs_no_copy_of_the_checks() {
+    let config = from_pods(TWO);
+    let stands = [stand("low", "x", &[]), stand("low", "y", &[])];
+    let plan = plan(&config, &stands);
+    assert!(Arc::ptr_eq(&plan.legs[0].reach, &plan.boundaries[0].reach));
+    assert!(!Arc::ptr_eq(&plan.legs[1].reach, &plan.boundaries[0].reach));
+}
+
+#[test]
+fn dns_is_asked_of_the_pods_own_servers() {
+    let config = from_pods(
+        "boundaries: [{name: a, from: low, to: high, dns: {reverse-sweep: off, service-lookup: off, namespace-oracle: off, pod-oracle: off}}]\n",
+    );
+    let plan = plan(&config, &[stand("low", "x", &SYSTEM), stand("low", "y", &SYSTEM[1..]), stand("low", "z", &[])]);
+    let asked = |at: usize| plan.legs[at].checks().skip(1).map(told).collect::<Vec<_>>();
+    assert_eq!(
+        asked(0),
+        ["a srv-wildcard system: judge 127.0.0.53:53", "a srv-wildcard system-2: judge 127.0.0.54:53"]
+    );
+    assert_eq!(asked(1), ["a srv-wildcard system: judge 127.0.0.54:53"]);
+    assert_eq!(asked(2), [""; 0]);
+    let gap = "a: srv-wildcard of zone `high`: no DNS server is configured or known";
+    assert!(gaps(&plan).contains(&gap.to_owned()), "{:?}", gaps(&plan));
+    // The named resolver is everybody's, the system's each one's own.
+    assert!(plan.legs.iter().all(|leg| leg.controls.positive == ["127.0.0.53:53".parse().unwrap()]));
+    let mut config = from_pods(TWO);
+    config.dns.resolver = DnsServer::System;
+    let plan = super::plan(&config, &[stand("low", "x", &SYSTEM[1..]), stand("low", "z", &[])]);
+    assert_eq!((&*plan.legs[0].controls.positive, &*plan.legs[0].controls.positive_udp), (&SYSTEM[1..], &SYSTEM[1..]));
+    assert!(plan.legs[1].controls.positive.is_empty());
+    assert!(plan.legs[1].not_tested.iter().any(|n| n.what == "ipv4 targets"), "{:?}", plan.legs[1].not_tested);
+}
+
+#[test]
+fn what_is_not_tested_from_several_identities_is_told_once() {
+    let mut config = from_pods("boundaries: [{name: a, from: low, to: high, dns: off}]\n");
+    config.dns.resolver = DnsServer::System;
+    let stands: Vec<Stand> = ["x", "y", "z"].map(|name| stand("low", name, &[])).into();
+    let plan = plan(&config, &stands);
+    assert_eq!(
+        gaps(&plan),
+        [
+            "a: that the targets of zone `high` are alive: no witness but the listeners of pods on this node: blocked elsewhere is `unverified`",
+            "a: UDP to the targets: only TCP and DNS are tested; of UDP services only DNS servers",
+            "a: ipv4 targets: no positive control of that family: they stay inconclusive",
+        ]
+    );
+}
+
+#[test]
+fn a_zone_without_pods_here_is_said_not_to_be_tested() {
+    let config = from_pods(TWO);
+    let says = |plan: &Plan, boundary: &str, zone: &str| {
+        let gap = format!(
+            "{boundary}: boundary `{boundary}` from this node: no pod of zone `{zone}` that can be probed from runs here"
+        );
+        gaps(plan).contains(&gap)
+    };
+    let none = plan(&config, &[]);
+    assert!(none.legs.is_empty() && says(&none, "a", "low") && says(&none, "b", "mid") && says(&none, "c", "low"));
+    let some = none.with_stands(&config, &[stand("low", "x", &[])]);
+    assert!(!says(&some, "a", "low") && says(&some, "b", "mid") && !says(&some, "c", "low"));
+    // Who may be there and is not known of is no gap but a check that says so.
+    let unknown = none.with_stands(&config, &[unknown("low")]);
+    assert!(!says(&unknown, "a", "low") && legs(&unknown) == ["a from unknown", "c from unknown"]);
+    assert!(says(&some.with_stands(&config, &[]), "a", "low"), "when the last is gone");
+}
+
+#[test]
+fn co_residency_is_asked_of_the_node_once() {
+    let config = from_pods(
+        "boundaries: [{name: a, from: low, to: high, dns: off, co_residency: report}, {name: b, from: mid, to: high, dns: off}]\n",
+    );
+    for stands in [vec![], vec![stand("low", "x", &[]), stand("low", "y", &[])]] {
+        let plan = plan(&config, &stands);
+        let node: Vec<&Arc<Leg>> =
+            plan.legs.iter().filter(|leg| matches!(leg.stand.speakers, Speakers::Node)).collect();
+        let [leg] = node[..] else { panic!("{:?}", legs(&plan)) };
+        assert_eq!(leg.checks().map(told).collect::<Vec<_>>(), ["a node-co-residency high: report"]);
+        assert_eq!((&*leg.stand.source.identity.namespace, &*leg.stand.source.identity.name), ("", "low"));
+        assert_eq!(leg.cost(&config), Cost { checks: 1, most_seconds: 4, ..Cost::default() });
+    }
+    // In mode `own`, too: it needs no vantage.
+    let own = parse(
+        Path::new("f.yaml"),
+        "zones: {low: {}, high: {}}\nboundaries: [{name: a, from: low, to: high, dns: off, co_residency: judge}]\n",
+    )
+    .unwrap();
+    assert_eq!(lines(&plan(&own, &[Stand::own(&own, &SYSTEM, "")])), ["a node-co-residency high: judge"]);
+}
+
+#[test]
+fn from_a_pod_everything_goes_at_the_pods_pace() {
+    let config = from_pods("boundaries: [{name: a, from: low, to: high}]\npods: {per_second: 2}\n");
+    let plan = plan(&config, &[stand("low", "x", &SYSTEM[..1])]);
+    let cost = plan.legs[0].cost(&config);
+    // Two addresses, two attempts, no witness that connects.
+    assert_eq!((cost.addresses, cost.packets_per_second), (2, 2 * 2 + 2));
+    assert_eq!(cost.dns_seconds, (cost.dns_queries as u64).div_ceil(2));
+    // In mode `own` nobody's pace but the agent's counts.
+    let own = parse(
+        Path::new("f.yaml"),
+        &format!("{PODS}boundaries: [{{name: a, from: low, to: high}}]\n").replace("mode: pods", "mode: own"),
+    )
+    .unwrap();
+    let cost = super::plan(&own, &[Stand::own(&own, &SYSTEM[..1], "")]).legs[0].cost(&own);
+    assert_eq!(cost.dns_seconds, (cost.dns_queries as u64).div_ceil(20));
+}
+
+proptest! {
+    #[test]
+    fn whoever_asks_no_two_checks_share_an_identity(
+        targets in any_targets(), from_low in prop::collection::btree_set("[a-d]", 0..4), from_high in prop::collection::btree_set("[a-d]", 0..3),
+        is_stale in any::<bool>(), then in prop::collection::btree_set("[a-d]", 0..4), co_residency in any::<bool>(),
+    ) {
+        let mut config = config(&MANY.replace("to: high}", if co_residency { "to: high, co_residency: judge}" } else { "to: high}" }));
+        config.vantage.mode = VantageMode::Pods;
+        config.targets = targets;
+        let of = |zone: &'static str| move |name: &String| stand(zone, &format!("{zone}-{name}"), &SYSTEM);
+        let mut stands: Vec<Stand> = from_low.iter().map(of("low")).chain(from_high.iter().map(of("high"))).collect();
+        if is_stale {
+            stands.extend([unknown("low"), unknown("high")]);
+        }
+        let mut made = plan(&config, &stands);
+        for turn in 0..2 {
+            let ids: HashSet<_> = made.legs.iter().flat_map(|leg| leg.checks()).map(|c| c.id.clone()).collect();
+            prop_assert_eq!(ids.len(), lines(&made).len());
+            let sources: HashSet<_> = made.legs.iter().map(|leg| (leg.boundary.boundary.name.clone(), leg.stand.source.identity.clone())).collect();
+            prop_assert_eq!(sources.len(), made.legs.len(), "sweeps and sources are told apart by these");
+            // Whatever was before, the plan is the one that would be made at once.
+            let at_once = plan(&config, &stands);
+            prop_assert_eq!(legs(&made), legs(&at_once));
+            prop_assert_eq!(lines(&made), lines(&at_once));
+            prop_assert_eq!(&made.not_tested, &at_once.not_tested);
+            if turn == 0 {
+                stands = then.iter().map(of("low")).collect();
+                made = made.with_stands(&config, &stands);
+            }
+        }
+    }
 }
 
 // --- Whatever the configuration ---
@@ -440,10 +674,10 @@ proptest! {
     fn every_address_of_the_zone_is_in_exactly_one_check(targets in any_targets()) {
         let mut config = config(MANY);
         config.targets = targets;
-        let plan = plan(&config, &SYSTEM, "");
-        for boundary in &plan.boundaries {
+        let plan = plan(&config, &[Stand::own(&config, &SYSTEM, "")]);
+        for leg in &plan.legs {
             let mut expected = 0;
-            for target in config.targets.iter().filter(|t| t.zone == boundary.boundary.to) {
+            for target in config.targets.iter().filter(|t| t.zone == leg.boundary.boundary.to) {
                 for (port, way) in target.ports.iter().flat_map(|p| ways(target, p).into_iter().map(move |w| (p, w))) {
                     expected += 1;
                     let (via, kind, at, address) = way;
@@ -456,13 +690,13 @@ proptest! {
                         &check.question,
                         Question::Reach { kind: k, addresses, port: p, .. } if (*k, *p) == (kind, at) && addresses.contains(&address)
                     );
-                    let of: Vec<&Check> = boundary.checks.iter().filter(is_of).collect();
+                    let of: Vec<&Check> = leg.checks().filter(is_of).collect();
                     prop_assert!(of.len() == 1 && holds(&of[0]), "{label} via {via} {address:?}: {of:?}");
                 }
             }
-            let planned: usize = boundary.checks.iter().map(|c| match &c.question {
+            let planned: usize = leg.checks().map(|c| match &c.question {
                 Question::Reach { addresses, .. } => addresses.len(),
-                Question::Dns { .. } => 0,
+                Question::Dns { .. } | Question::CoResidency => 0,
             }).sum();
             prop_assert_eq!(planned, expected);
         }
@@ -472,10 +706,10 @@ proptest! {
     fn identities_are_unique_and_plans_repeat(targets in any_targets()) {
         let mut config = config(MANY);
         config.targets = targets;
-        let made = plan(&config, &SYSTEM, "");
-        let ids: HashSet<_> = made.boundaries.iter().flat_map(|b| &b.checks).map(|c| c.id.clone()).collect();
+        let made = plan(&config, &[Stand::own(&config, &SYSTEM, "")]);
+        let ids: HashSet<_> = made.legs.iter().flat_map(|leg| leg.checks()).map(|c| c.id.clone()).collect();
         prop_assert_eq!(ids.len(), lines(&made).len());
-        let again = plan(&config, &SYSTEM, "");
+        let again = plan(&config, &[Stand::own(&config, &SYSTEM, "")]);
         prop_assert_eq!(lines(&made), lines(&again));
         prop_assert_eq!(made.not_tested, again.not_tested);
     }
@@ -495,9 +729,9 @@ proptest! {
         for boundary in &mut config.boundaries {
             (boundary.attempts, boundary.timeout) = (attempts, Duration::from_secs(seconds));
         }
-        for boundary in plan(&config, &SYSTEM, "").boundaries {
-            let cost = boundary.cost(&config, &SYSTEM, &config.negative);
-            prop_assert_eq!(cost.checks, boundary.checks.len());
+        for leg in plan(&config, &[Stand::own(&config, &SYSTEM, "")]).legs {
+            let cost = leg.cost(&config);
+            prop_assert_eq!(cost.checks, leg.checks().count());
             prop_assert!(cost.connects >= cost.addresses * attempts as usize);
             prop_assert!(cost.least_seconds <= cost.most_seconds);
             prop_assert!(cost.packets_per_second <= 2 * per_second as usize + queries as usize);
@@ -513,7 +747,7 @@ fn the_largest_configuration_costs_a_finite_time() {
     config.targets[0].endpoints = vec![IpAddr::from([127, 0, 9, 1]); 500_000].into();
     config.pace = crate::config::PaceConfig { in_flight: 1, per_second: 1, spacing: Duration::MAX };
     (config.boundaries[0].attempts, config.boundaries[0].timeout) = (10, Duration::from_secs(7 * 24 * 3600));
-    let cost = plan(&config, &SYSTEM, "").boundaries[0].cost(&config, &SYSTEM[..1], &config.negative);
+    let cost = plan(&config, &[Stand::own(&config, &SYSTEM, "")]).legs[0].cost(&config);
     assert_eq!((cost.addresses, cost.least_seconds), (500_000, 12 * 500_000));
     assert_eq!(cost.most_seconds, (12 * 500_000 + 2) * 7 * 24 * 3600);
 }

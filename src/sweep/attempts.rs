@@ -3,6 +3,8 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,11 +14,11 @@ use std::{
 
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
-use super::Witness;
+use super::witnesses::{Voucher, Witnesses};
 use crate::{
-    model::{AddressKind, Family, Transport},
-    observation::{AddressSeen, TcpOutcome, TcpSeen, WitnessSeen},
-    pace::Pace,
+    model::{AddressKind, PodName, Transport},
+    observation::{AddressSeen, TcpOutcome, TcpSeen},
+    pace::Paces,
     probe::{Reach, reach},
     vantage::Vantage,
 };
@@ -69,14 +71,20 @@ impl Spacing {
     }
 }
 
-/// How the addresses of a boundary are tried, and where the results go.
+/// How the addresses of a boundary are tried from one place, and where the results go.
 pub(super) struct Attempts {
-    pub own: Arc<dyn Vantage>,
-    pub witness: Option<Witness>,
+    pub from: Option<Arc<PodName>>,
+    pub vantage: Arc<dyn Vantage>,
+    pub sidecar: Option<u16>,
+    pub witnesses: Arc<Witnesses>,
     pub attempts: u32,
     pub reach: Reach,
     pub spacing: Duration,
-    pub pace: Arc<Pace>,
+    pub pace: Paces,
+    /// Until then what is open may be open only because the vantage's pod is new, or that of the target.
+    pub new_until: Option<Instant>,
+    pub new_targets: HashMap<IpAddr, Instant>,
+    pub startup_window: Duration,
     pub in_flight: Arc<Semaphore>,
     pub jobs: Vec<Job>,
     pub done: mpsc::UnboundedSender<(usize, AddressSeen)>,
@@ -120,64 +128,130 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if !self.filled.load(Ordering::Relaxed) {
-            let Job { address, kind, listed, .. } = *self.job();
             let now = Instant::now();
             let attempts = [TcpSeen::error(None)].into();
-            let address = Some(address);
-            self.fill(AddressSeen { address, kind, listed, attempts, witness: None, started: now, ended: now });
+            self.fill(self.of.seen(self.job(), attempts, now, now));
         }
         self.of.in_flight.add_permits(1);
     }
 }
 
 impl Attempts {
-    /// Witness, attempts until one is open, witness.
+    /// The attempts, and what not every job has around them: boxed, because with thousands in flight this future's size
+    /// counts.
     async fn run(&self, job: &Job) -> AddressSeen {
-        // A virtual address has many ends, of which the witness would meet any: it cannot vouch for it.
-        let family = Family::of(job.address.ip());
-        let witness = self.witness.as_ref().filter(|w| job.kind == AddressKind::Endpoint && w.vantage.has(family));
-        let mut vouched = match witness {
-            None => None,
-            Some(witness) => {
-                let before = reach(job.transport, &*witness.vantage, &job.address, &self.reach).await;
-                Some(Box::new(WitnessSeen { name: witness.name.clone(), before, after: None }))
-            }
-        };
+        if let Some(witnessed) = self.witnessed(job) {
+            return witnessed.await;
+        }
         let started = Instant::now();
+        let attempts = self.attempts(job).await;
+        self.seen(job, attempts.into_boxed_slice(), started, Instant::now())
+    }
+
+    /// The longer run of a job that has a witness, or that may be open only because somebody is new.
+    fn witnessed<'a>(&'a self, job: &'a Job) -> Option<Pin<Box<dyn Future<Output = AddressSeen> + Send + 'a>>> {
+        let voucher = self.witnesses.of(job.transport, job.kind, job.address);
+        let new_until = self.new_until(job);
+        let is_plain = voucher.is_none() && new_until.is_none();
+        (!is_plain).then(|| Box::pin(self.run_witnessed(job, voucher, new_until)) as _)
+    }
+
+    /// Witness, attempts, attempts again where what was open is only new, witness.
+    async fn run_witnessed(
+        &self,
+        job: &Job,
+        voucher: Option<Voucher<'_>>,
+        new_until: Option<(Duration, Instant)>,
+    ) -> AddressSeen {
+        let mut witness = match &voucher {
+            None => None,
+            Some(voucher) => Some(Box::new(voucher.before(job.transport, &job.address, &self.reach).await)),
+        };
+        let mut started = Instant::now();
+        let mut attempts = self.attempts(job).await;
+        let startup = match new_until {
+            Some((since, until)) if is_open(&attempts) => self.outlive(job, since, until).await,
+            _ => None,
+        };
+        if startup.is_some() {
+            started = Instant::now();
+            attempts = self.attempts(job).await;
+        }
+        let ended = Instant::now();
+        if let (Some(seen), Some(Voucher::Connecting(witness)), false) = (&mut witness, &voucher, is_open(&attempts)) {
+            self.pace.turn().await;
+            seen.after = Some(witness.look(job.transport, &job.address, &self.reach).await);
+        }
+        let seen = self.seen(job, attempts.into_boxed_slice(), started, ended);
+        AddressSeen { startup, witness, ..seen }
+    }
+
+    /// Attempts until one is open.
+    async fn attempts(&self, job: &Job) -> Vec<TcpSeen> {
         let mut seen = Vec::with_capacity(self.attempts as usize);
         for attempt in 0..self.attempts {
             if attempt > 0 {
                 tokio::time::sleep(self.spacing).await;
                 self.pace.turn().await;
             }
-            seen.push(reach(job.transport, &*self.own, &job.address, &self.reach).await);
-            if seen[attempt as usize].outcome == TcpOutcome::Open {
+            seen.push(reach(job.transport, &*self.vantage, &job.address, &self.reach).await);
+            if is_open(&seen) {
                 break;
             }
         }
-        let ended = Instant::now();
-        let open = seen.last().is_some_and(|s| s.outcome == TcpOutcome::Open);
-        if let (Some(vouched), Some(witness), false) = (&mut vouched, witness, open) {
+        seen
+    }
+
+    /// How long the newer of the job's vantage and target has been there, and until when it is new.
+    fn new_until(&self, job: &Job) -> Option<(Duration, Instant)> {
+        let until = self.new_until.max(self.new_targets.get(&job.address.ip()).copied())?;
+        let left = until.checked_duration_since(Instant::now())?;
+        Some((self.startup_window.saturating_sub(left), until))
+    }
+
+    /// Tries again until it is open no more, or nobody is new. Gives the time from the newer one's start until it was first
+    /// not open, in milliseconds; none where it stays open.
+    async fn outlive(&self, job: &Job, since: Duration, until: Instant) -> Option<NonZeroU32> {
+        let began = Instant::now();
+        while Instant::now() < until {
+            tokio::time::sleep(self.spacing).await;
             self.pace.turn().await;
-            vouched.after = Some(reach(job.transport, &*witness.vantage, &job.address, &self.reach).await);
+            // It was blocked when it was sent, not when the wait for its answer was over.
+            let tried = began.elapsed();
+            if reach(job.transport, &*self.vantage, &job.address, &self.reach).await.outcome != TcpOutcome::Open {
+                let length = u32::try_from((since + tried).as_millis()).unwrap_or(u32::MAX);
+                return NonZeroU32::new(length.max(1));
+            }
         }
+        None
+    }
+
+    fn seen(&self, job: &Job, attempts: Box<[TcpSeen]>, started: Instant, ended: Instant) -> AddressSeen {
         AddressSeen {
             address: Some(job.address),
             kind: job.kind,
+            from: self.from.clone(),
             listed: job.listed,
-            attempts: seen.into_boxed_slice(),
-            witness: vouched,
+            attempts,
+            startup: None,
+            sidecar: self.sidecar,
+            witness: None,
             started,
             ended,
         }
     }
 }
 
+fn is_open(seen: &[TcpSeen]) -> bool {
+    seen.last().is_some_and(|last| last.outcome == TcpOutcome::Open)
+}
+
 #[cfg(test)]
 mod tests {
     use std::{io, sync::atomic::AtomicU32};
 
-    use super::*;
+    use super::{super::witnesses::Witness, *};
+    use crate::model::{Family, WitnessKind};
 
     #[test]
     fn pinned_first_and_ports_of_one_address_apart() {
@@ -213,22 +287,40 @@ mod tests {
         }
     }
 
+    fn attempts_from(witnesses: Witnesses) -> Attempts {
+        Attempts {
+            from: None,
+            vantage: Arc::new(Counting::default()),
+            sidecar: None,
+            witnesses: Arc::new(witnesses),
+            attempts: 1,
+            reach: Reach { timeout: Duration::from_secs(2), icmp_evidence: true },
+            spacing: Duration::ZERO,
+            pace: Paces::new([]),
+            new_until: None,
+            new_targets: HashMap::new(),
+            startup_window: Duration::ZERO,
+            in_flight: Arc::new(Semaphore::new(1)),
+            jobs: Vec::new(),
+            done: mpsc::unbounded_channel().0,
+        }
+    }
+
+    /// tokio makes tasks in steps of 128 bytes, and adds less than 64 to the future.
+    #[test]
+    fn a_task_in_flight_is_small() {
+        let attempts = Arc::new(attempts_from(Witnesses::default()));
+        let size = std::mem::size_of_val(&Slot { of: attempts, index: 0, filled: AtomicBool::new(true) }.run());
+        assert!(size <= 512 - 64, "{size}");
+    }
+
     #[tokio::test]
     async fn a_witness_is_asked_about_endpoints_only() {
         for (kind, asked) in [(AddressKind::Endpoint, 2), (AddressKind::Virtual, 0)] {
             let vantage = Arc::new(Counting::default());
-            let (done, _) = mpsc::unbounded_channel();
-            let attempts = Attempts {
-                own: Arc::new(Counting::default()),
-                witness: Some(Witness { name: "w".into(), vantage: vantage.clone() }),
-                attempts: 1,
-                reach: Reach { timeout: Duration::from_secs(2), icmp_evidence: true },
-                spacing: Duration::ZERO,
-                pace: Arc::new(Pace::per_second(1000)),
-                in_flight: Arc::new(Semaphore::new(1)),
-                jobs: Vec::new(),
-                done,
-            };
+            let witness =
+                Witness { by: WitnessKind::Source, name: "w".into(), vantage: vantage.clone(), pace: None, only: None };
+            let attempts = attempts_from(Witnesses { connecting: vec![witness], ..Witnesses::default() });
             let address = "127.0.0.1:1".parse().unwrap();
             let seen = attempts
                 .run(&Job { check: 0, transport: Transport::Tcp, address, kind, listed: true, pinned: false })

@@ -5,12 +5,13 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::{Sweeper, Witness};
+use super::{speakers::Speaker, witnesses::Witness};
 use crate::{
     ledger::ControlState,
     model::{Family, Identity, Transport},
     observation::{ControlRound, ControlSeen, TcpOutcome},
-    plan::{CONTROL_CONNECTS, CONTROLS_EVERY, Check, Question},
+    pace::Paces,
+    plan::{CONTROL_CONNECTS, CONTROLS_EVERY, Check, ControlAddresses, Question},
     probe::{Reach, reach},
     vantage::Vantage,
     verdict::Controls,
@@ -20,31 +21,34 @@ use crate::{
 pub(super) struct Rounds {
     transport: Transport,
     vantage: Arc<dyn Vantage>,
-    witness_vantage: Option<Witness>,
+    /// A pod's budget; the agent's own controls are few beside its probes.
+    pace: Option<Paces>,
     reach: Reach,
     positive: Vec<SocketAddr>,
     negative: Vec<SocketAddr>,
     /// Rounds of the own vantage.
     pub own: Vec<ControlRound>,
-    /// Rounds of the witness: negative controls only. That it may reach the targets is its claim, tested by itself.
-    pub witness: Vec<ControlRound>,
+    /// Rounds of each witness that connects: negative controls only. That it may reach the targets is its claim, tested by
+    /// itself.
+    pub witnesses: Vec<(Witness, Vec<ControlRound>)>,
 }
 
 impl Rounds {
     /// Chooses the controls: at least [`CONTROL_CONNECTS`] a family and round, spread over that family's addresses.
     pub fn new(
-        sweeper: &Sweeper,
+        speaker: &Speaker,
+        controls: &ControlAddresses,
         transport: Transport,
         reach: Reach,
-        witness: Option<Witness>,
-        checks: &[&Check],
+        witnesses: &[Witness],
+        checks: &[Check],
     ) -> Self {
         // What nobody asks over needs no control.
         let is_used = checks.iter().any(|check| check.question.transport() == Some(transport));
         let known: &[SocketAddr] = match transport {
             _ if !is_used => &[],
-            Transport::Tcp => &sweeper.plan.positive,
-            Transport::Udp => &sweeper.plan.positive_udp,
+            Transport::Tcp => &controls.positive,
+            Transport::Udp => &controls.positive_udp,
         };
         let mut positive = Vec::new();
         for family in Family::ALL {
@@ -53,40 +57,40 @@ impl Rounds {
             positive.extend(of_family.iter().cycle().take(count));
         }
         let asked = |port: u16| {
-            let asks = |c: &&Check| matches!(c.question, Question::Reach { transport: over, port: of, .. } if (over, of) == (transport, port));
+            let asks = |c: &Check| matches!(c.question, Question::Reach { transport: over, port: of, .. } if (over, of) == (transport, port));
             checks.iter().any(asks) || known.iter().any(|p| p.port() == port)
         };
-        let negative = sweeper.plan.negative.iter();
+        let negative = controls.negative.iter();
         let negative = negative.flat_map(|n| n.ports.iter().map(|port| SocketAddr::new(n.address, *port)));
         Self {
             transport,
-            vantage: sweeper.own.clone(),
-            witness_vantage: witness,
+            vantage: speaker.vantage.clone(),
+            pace: speaker.pod.is_some().then(|| speaker.pace.clone()),
             reach,
             positive,
             negative: negative.filter(|n| asked(n.port())).collect(),
             own: Vec::new(),
-            witness: Vec::new(),
+            witnesses: witnesses.iter().map(|witness| (witness.clone(), Vec::new())).collect(),
         }
     }
 
-    /// One round of all controls at once.
+    /// True where something is asked over this transport.
+    pub fn is_used(&self) -> bool {
+        !self.positive.is_empty() || !self.negative.is_empty()
+    }
+
+    /// One round of all controls.
     pub async fn run(&mut self) {
         let started = Instant::now();
-        let connects = |vantage: &Arc<dyn Vantage>, addresses: &[SocketAddr]| {
-            let (transport, how) = (self.transport, self.reach);
-            let addresses: Vec<_> = addresses.iter().copied().filter(|a| vantage.has(Family::of(a.ip()))).collect();
-            join_all(addresses.into_iter().map(move |address| {
-                let vantage = vantage.clone();
-                async move { ControlSeen { address, seen: reach(transport, &*vantage, &address, &how).await } }
-            }))
-        };
-        let (positive, negative) =
-            tokio::join!(connects(&self.vantage, &self.positive), connects(&self.vantage, &self.negative));
+        let (positive, negative) = tokio::join!(
+            connects(self.transport, &self.vantage, self.pace.as_ref(), &self.positive, self.reach),
+            connects(self.transport, &self.vantage, self.pace.as_ref(), &self.negative, self.reach)
+        );
         self.own.push(ControlRound { started, ended: Instant::now(), positive, negative });
-        if let Some(witness) = &self.witness_vantage {
-            let negative = connects(&witness.vantage, &self.negative).await;
-            self.witness.push(ControlRound { started, ended: Instant::now(), positive: Vec::new(), negative });
+        for (witness, rounds) in &mut self.witnesses {
+            let negative =
+                connects(self.transport, &witness.vantage, witness.pace.as_ref(), &self.negative, self.reach).await;
+            rounds.push(ControlRound { started, ended: Instant::now(), positive: Vec::new(), negative });
         }
     }
 
@@ -132,4 +136,22 @@ impl Rounds {
         }
         states
     }
+}
+
+/// Connects to all that the vantage has an address for, at once or at a pace.
+async fn connects(
+    transport: Transport,
+    vantage: &Arc<dyn Vantage>,
+    pace: Option<&Paces>,
+    addresses: &[SocketAddr],
+    how: Reach,
+) -> Vec<ControlSeen> {
+    let addresses = addresses.iter().copied().filter(|a| vantage.has(Family::of(a.ip())));
+    join_all(addresses.map(async |address| {
+        if let Some(pace) = pace {
+            pace.turn().await;
+        }
+        ControlSeen { address, seen: reach(transport, &**vantage, &address, &how).await }
+    }))
+    .await
 }

@@ -1,21 +1,23 @@
 //! DNS checks of a sweep: each server's techniques in turn, the servers side by side.
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{Arc, PoisonError, Weak},
+    time::Instant,
 };
 
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 
-use super::Sweeper;
+use super::{Sweeper, speakers::Speaker};
 use crate::{
     config::DnsConfig,
     ledger::{Carried, CheckResult, DnsEvidence, Evidence},
-    model::{AddressKind, CheckKind},
-    observation::Rotation,
-    plan::{BoundaryPlan, Check, Question},
+    model::{AddressKind, CheckId, CheckKind, Mode, Verdict},
+    observation::{DnsSeen, Rotation},
+    pace::{Pace, Paces},
+    plan::{BoundaryPlan, Leg, Question},
     probe::dns::{
         NamespaceOracle, PodOracle, ReverseSweep, Server, ServiceLookup, Settings, SrvWildcard, Technique,
         ZoneTransfer, enumerate,
@@ -23,29 +25,13 @@ use crate::{
     verdict::judge_dns,
 };
 
-/// The DNS checks of one boundary at one server.
-pub(super) struct AtServer {
-    address: SocketAddr,
-    kind: AddressKind,
-    protected: Arc<[Arc<str>]>,
-    checks: Vec<(usize, Box<dyn Technique>)>,
-}
+/// The techniques of one boundary, the same for every server and every source.
+pub(super) type Techniques = HashMap<CheckKind, Box<dyn Technique>>;
 
-/// What a boundary asks of each server; made once for a plan.
-pub(super) fn at_servers(planned: &BoundaryPlan, config: &DnsConfig) -> Vec<Arc<AtServer>> {
-    let mut servers: Vec<AtServer> = Vec::new();
-    for (index, check) in planned.checks.iter().enumerate() {
-        let Question::Dns { server: address, kind } = check.question else { continue };
-        let Some(technique) = technique(check.id.kind, planned, config) else { continue };
-        match servers.iter_mut().find(|s| s.address == address) {
-            Some(server) => server.checks.push((index, technique)),
-            None => {
-                let protected = planned.namespaces.as_slice().into();
-                servers.push(AtServer { address, kind, protected, checks: vec![(index, technique)] });
-            }
-        }
-    }
-    servers.into_iter().map(Arc::new).collect()
+/// What a boundary asks; made once for a plan.
+pub(super) fn techniques(planned: &BoundaryPlan, config: &DnsConfig) -> Techniques {
+    let on = planned.boundary.techniques.iter();
+    on.filter_map(|(kind, _)| Some((*kind, technique(*kind, planned, config)?))).collect()
 }
 
 fn technique(kind: CheckKind, planned: &BoundaryPlan, config: &DnsConfig) -> Option<Box<dyn Technique>> {
@@ -62,38 +48,43 @@ fn technique(kind: CheckKind, planned: &BoundaryPlan, config: &DnsConfig) -> Opt
             let most = u64::from(config.reverse_per_sweep);
             Box::new(ReverseSweep::new(zone, addresses(), &config.reverse_ranges, most))
         }
-        CheckKind::TcpConnect | CheckKind::DnsQuery => return None,
+        CheckKind::TcpConnect | CheckKind::DnsQuery | CheckKind::NodeCoResidency => return None,
     })
 }
 
 impl Sweeper {
-    /// Starts the DNS checks of a boundary. They take the interval at most.
+    /// Starts the DNS checks of a leg. They take the interval at most.
     pub(super) fn spawn_dns(
         self: &Arc<Self>,
-        planned: &BoundaryPlan,
+        leg: &Leg,
+        speaker: &Arc<Speaker>,
         carried: &Carried,
     ) -> JoinSet<Vec<Arc<CheckResult>>> {
+        let mut servers: Vec<(SocketAddr, AddressKind, Vec<Asked>)> = Vec::new();
+        for check in &leg.others {
+            let Question::Dns { server, kind } = check.question else { continue };
+            let lists = carried.dns.get(&check.id).map(|result| result.lists().to_vec()).unwrap_or_default();
+            let asked = Asked { id: check.id.clone(), mode: check.mode, lists };
+            match servers.iter_mut().find(|(address, _, _)| *address == server) {
+                Some((_, _, checks)) => checks.push(asked),
+                None => servers.push((server, kind, vec![asked])),
+            }
+        }
         let mut running = JoinSet::new();
-        for at_server in self.dns.get(&planned.boundary.name).into_iter().flatten() {
-            let checks: Vec<(Arc<_>, _, Vec<Rotation>)> = at_server
-                .checks
-                .iter()
-                .map(|(index, _)| {
-                    let Check { id, mode, .. } = &planned.checks[*index];
-                    let lists = carried.dns.get(id).map(|result| result.lists().to_vec()).unwrap_or_default();
-                    (id.clone(), *mode, lists)
-                })
-                .collect();
+        for (server, kind, checks) in servers {
             self.progress.plan(checks.len());
-            let (sweeper, at_server, interval) = (self.clone(), at_server.clone(), planned.boundary.interval);
+            let (sweeper, planned, speaker) = (self.clone(), leg.boundary.clone(), speaker.clone());
+            let own_namespace = leg.stand.source.identity.namespace.clone();
             running.spawn(async move {
-                let lists = checks.iter().map(|(_, _, lists)| lists.clone());
-                let seen = sweeper.enumerate(&at_server, lists, interval).await;
-                let results = checks.into_iter().zip(seen).map(|((id, mode, _), seen)| {
-                    let reason = judge_dns(&seen, at_server.protected.iter().map(|namespace| &**namespace));
-                    let AtServer { address: server, kind, ref protected, .. } = *at_server;
-                    let protected = protected.clone();
-                    let evidence = Evidence::Dns(Box::new(DnsEvidence { server, kind, protected, seen }));
+                let seen = sweeper.enumerate(&planned, &speaker, server, &own_namespace, &checks).await;
+                let protected: Arc<[Arc<str>]> = planned.namespaces.as_slice().into();
+                let judge = |seen: &DnsSeen, gone| judge_dns(seen, protected.iter().map(|ns| &**ns), gone);
+                let amiss = seen.iter().any(|seen| judge(seen, false).verdict() == Verdict::Inconclusive);
+                let gone = speaker.is_gone(&sweeper, amiss).await;
+                let results = checks.into_iter().zip(seen).map(|(Asked { id, mode, .. }, seen)| {
+                    let reason = judge(&seen, gone);
+                    let (from, protected) = (speaker.pod.clone(), protected.clone());
+                    let evidence = Evidence::Dns(Box::new(DnsEvidence { server, kind, from, protected, seen }));
                     sweeper.progress.finish();
                     Arc::new(CheckResult { id, mode, reason, evidence, judged: Instant::now(), at: Timestamp::now() })
                 });
@@ -105,12 +96,14 @@ impl Sweeper {
 
     async fn enumerate(
         &self,
-        at_server: &AtServer,
-        carried: impl Iterator<Item = Vec<Rotation>>,
-        interval: Duration,
-    ) -> Vec<crate::observation::DnsSeen> {
+        planned: &BoundaryPlan,
+        speaker: &Speaker,
+        address: SocketAddr,
+        own_namespace: &str,
+        checks: &[Asked],
+    ) -> Vec<DnsSeen> {
         let (config, now) = (&self.config.dns, tokio::time::Instant::now());
-        let Some(pace) = self.dns_pace.get(&at_server.address) else { return Vec::new() };
+        let interval = planned.boundary.interval;
         let settings = Settings {
             timeout: config.timeout,
             attempts: config.attempts,
@@ -121,16 +114,40 @@ impl Sweeper {
             until: now + interval * 4 / 5,
             deadline: now + interval,
         };
+        let pace = self.dns_pace(address, speaker);
         let server = Server {
-            vantage: &*self.own,
-            address: at_server.address,
+            vantage: &*speaker.vantage,
+            address,
             zone: &config.zone,
             settings,
-            pace,
+            pace: &pace,
             known_names: &config.known_names,
-            own_namespace: &self.plan.source.namespace,
+            own_namespace,
         };
-        let techniques = at_server.checks.iter().map(|(_, technique)| &**technique);
-        enumerate(&server, &techniques.zip(carried).collect::<Vec<_>>()).await
+        let Some(techniques) = self.techniques.get(&planned.boundary.name) else { return Vec::new() };
+        let asked = checks.iter().filter_map(|c| Some((&**techniques.get(&c.id.kind)?, c.lists.clone())));
+        enumerate(&server, &asked.collect::<Vec<_>>()).await
     }
+
+    /// All that is asked of one server shares its pace; what is asked from a pod, the pod's as well.
+    fn dns_pace(&self, server: SocketAddr, speaker: &Speaker) -> Paces {
+        let mut paces = self.dns_paces.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_server = match paces.get(&server).and_then(Weak::upgrade) {
+            Some(pace) => pace,
+            None => {
+                paces.retain(|_, pace| pace.strong_count() > 0);
+                let pace = Arc::new(Pace::per_second(self.config.dns.queries_per_second));
+                paces.insert(server, Arc::downgrade(&pace));
+                pace
+            }
+        };
+        Paces::new([of_server].into_iter().chain(speaker.pod_pace.clone()))
+    }
+}
+
+/// A DNS check, and how far its lists were asked.
+struct Asked {
+    id: Arc<CheckId>,
+    mode: Mode,
+    lists: Vec<Rotation>,
 }

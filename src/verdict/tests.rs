@@ -6,50 +6,52 @@ use proptest::{prelude::*, sample::select};
 
 use super::*;
 use crate::{
-    model::{Transport, Verdict},
-    observation::{ControlSeen, Disclosed, Disclosures, Rotation, Round, TransportSeen},
+    model::{Transport, Verdict, WitnessKind},
+    observation::{ControlSeen, Disclosed, Disclosures, Rotation, Round, TcpSeen, TransportSeen},
 };
 
-/// The design's table, section 4. Columns: expectation, outcome, captured, vantage proven, lossy, kind, witness, the
+/// The design's table, section 4. Columns: expectation, outcome, captured, vantage gone, vantage proven, lossy, kind, witness, the
 /// boundary's `closed:`, and the reason. `*` is any value, `a|b` one of several. Every combination has exactly one row.
 ///
 /// Two rows say more than the design's "any other, positive control not good": an unresolved name and a local failure keep
 /// their own reasons, which are just as inconclusive and tell more.
 const ROWS: &str = "
-blocked open                                 no  *   *   *        *                     *            reached
-blocked open                                 yes *   *   *        *                     *            captured
-blocked closed|refused|rejected|filtered|unreachable * no * *     *                     *            vantage-offline
-blocked closed                               *   yes *   endpoint open                  *            blocked
-blocked closed                               *   yes *   endpoint not-open              *            host-answered
-blocked closed                               *   yes *   endpoint unclear               *            witness-unclear
-blocked closed                               *   yes *   endpoint none                  fail         host-answered
-blocked closed                               *   yes *   endpoint none                  inconclusive closed-ambiguous
-blocked closed                               *   yes *   endpoint none                  unverified   closed-unwitnessed
-blocked closed                               *   yes *   virtual  *                     *            no-backend
-blocked refused                              *   yes *   endpoint open                  *            blocked
-blocked refused                              *   yes *   endpoint not-open|unclear|none *            refused-ambiguous
-blocked refused                              *   yes *   virtual  *                     *            refused-ambiguous
-blocked rejected                             *   yes *   endpoint open                  *            blocked
-blocked rejected                             *   yes *   endpoint not-open              *            target-down
-blocked rejected                             *   yes *   endpoint unclear               *            witness-unclear
-blocked rejected                             *   yes *   endpoint none                  *            no-witness
-blocked rejected                             *   yes *   virtual  *                     *            virtual-address
-blocked filtered                             *   yes yes *        *                     *            lossy
-blocked filtered                             *   yes no  endpoint open                  *            blocked
-blocked filtered                             *   yes no  endpoint not-open              *            target-down
-blocked filtered                             *   yes no  endpoint unclear               *            witness-unclear
-blocked filtered                             *   yes no  endpoint none                  *            no-witness
-blocked filtered                             *   yes no  virtual  *                     *            virtual-address
-blocked unreachable                          *   yes *   *        *                     *            unreachable
-blocked unresolved                           *   *   *   *        *                     *            unresolved
-blocked error                                *   *   *   *        *                     *            local-error
-open    open                                 no  *   *   *        *                     *            reachable
-open    open                                 yes *   *   *        *                     *            captured
-open    closed|refused|rejected|filtered|unreachable|unresolved * no * * *              *            vantage-offline
-open    closed|refused|rejected|unreachable|unresolved * yes * *  *                     *            not-reached
-open    filtered                             *   yes no  *        *                     *            not-reached
-open    filtered                             *   yes yes *        *                     *            lossy
-open    error                                *   *   *   *        *                     *            local-error
+blocked open                                                          no  *   *   *   *        *                      *                    reached
+blocked open                                                          yes *   *   *   *        *                      *                    captured
+blocked closed|refused|rejected|filtered|unreachable|unresolved|error *   yes *   *   *        *                      *                    vantage-gone
+blocked closed|refused|rejected|filtered|unreachable                  *   no  no  *   *        *                      *                    vantage-offline
+blocked closed                                                        *   no  yes *   endpoint open                   *                    blocked
+blocked closed                                                        *   no  yes *   endpoint not-open               *                    host-answered
+blocked closed                                                        *   no  yes *   endpoint unclear                *                    witness-unclear
+blocked closed                                                        *   no  yes *   endpoint none                   fail                 host-answered
+blocked closed                                                        *   no  yes *   endpoint none                   inconclusive         closed-ambiguous
+blocked closed                                                        *   no  yes *   endpoint none                   unverified           closed-unwitnessed
+blocked closed                                                        *   no  yes *   virtual  *                      *                    no-backend
+blocked refused                                                       *   no  yes *   endpoint open                   *                    blocked
+blocked refused                                                       *   no  yes *   endpoint not-open|unclear|none  *                    refused-ambiguous
+blocked refused                                                       *   no  yes *   virtual  *                      *                    refused-ambiguous
+blocked rejected                                                      *   no  yes *   endpoint open                   *                    blocked
+blocked rejected                                                      *   no  yes *   endpoint not-open               *                    target-down
+blocked rejected                                                      *   no  yes *   endpoint unclear                *                    witness-unclear
+blocked rejected                                                      *   no  yes *   endpoint none                   *                    no-witness
+blocked rejected                                                      *   no  yes *   virtual  *                      *                    virtual-address
+blocked filtered                                                      *   no  yes yes *        *                      *                    lossy
+blocked filtered                                                      *   no  yes no  endpoint open                   *                    blocked
+blocked filtered                                                      *   no  yes no  endpoint not-open               *                    target-down
+blocked filtered                                                      *   no  yes no  endpoint unclear                *                    witness-unclear
+blocked filtered                                                      *   no  yes no  endpoint none                   *                    no-witness
+blocked filtered                                                      *   no  yes no  virtual  *                      *                    virtual-address
+blocked unreachable                                                   *   no  yes *   *        *                      *                    unreachable
+blocked unresolved                                                    *   no  *   *   *        *                      *                    unresolved
+blocked error                                                         *   no  *   *   *        *                      *                    local-error
+open   open                                                          no  *   *   *   *        *                      *                    reachable
+open   open                                                          yes *   *   *   *        *                      *                    captured
+open   closed|refused|rejected|filtered|unreachable|unresolved|error *   yes *   *   *        *                      *                    vantage-gone
+open   closed|refused|rejected|filtered|unreachable|unresolved       *   no  no  *   *        *                      *                    vantage-offline
+open   closed|refused|rejected|unreachable|unresolved                *   no  yes *   *        *                      *                    not-reached
+open   filtered                                                      *   no  yes no  *        *                      *                    not-reached
+open   filtered                                                      *   no  yes yes *        *                      *                    lossy
+open   error                                                         *   no  *   *   *        *                      *                    local-error
 ";
 
 /// What each reason of the table means to a reader, written out once more: the code's own mapping is under test too.
@@ -59,6 +61,7 @@ const VERDICTS: [(Verdict, &[&str]); 4] = [
         Verdict::Inconclusive,
         &[
             "captured",
+            "vantage-gone",
             "vantage-offline",
             "lossy",
             "target-down",
@@ -94,7 +97,7 @@ impl Case {
     }
 
     /// The case in the table's own words, column by column.
-    fn words(self) -> [&'static str; 8] {
+    fn words(self) -> [&'static str; 9] {
         let yes = |value| if value { "yes" } else { "no" };
         let witness = match self.witness {
             Witness::Open => "open",
@@ -107,11 +110,12 @@ impl Case {
             ClosedRule::Inconclusive => "inconclusive",
             ClosedRule::Unverified => "unverified",
         };
-        let Around { vantage_proven, lossy, captured } = self.around;
+        let Around { vantage_proven, lossy, captured, gone } = self.around;
         [
             self.rule.expect.as_str(),
             self.outcome.as_str(),
             yes(captured),
+            yes(gone),
             yes(vantage_proven),
             yes(lossy),
             self.kind.as_str(),
@@ -128,9 +132,13 @@ fn every_case() -> Vec<Case> {
             for kind in [AddressKind::Endpoint, AddressKind::Virtual] {
                 for outcome in TcpOutcome::ALL {
                     for witness in WITNESSES {
-                        for bits in 0..8 {
-                            let around =
-                                Around { vantage_proven: bits & 1 > 0, lossy: bits & 2 > 0, captured: bits & 4 > 0 };
+                        for bits in 0..16 {
+                            let around = Around {
+                                vantage_proven: bits & 1 > 0,
+                                lossy: bits & 2 > 0,
+                                captured: bits & 4 > 0,
+                                gone: bits & 8 > 0,
+                            };
                             let rule = TcpRule { expect, closed };
                             cases.push(Case { rule, kind, outcome: *outcome, around, witness });
                         }
@@ -152,15 +160,15 @@ fn every_combination_is_judged_as_its_row_says() {
         ROWS.lines().map(|l| l.split_whitespace().collect()).filter(|r: &Vec<_>| !r.is_empty()).collect();
     let mut used = vec![0; rows.len()];
     let cases = every_case();
-    assert_eq!(cases.len(), 2 * 3 * 2 * 8 * 4 * 8);
+    assert_eq!(cases.len(), 2 * 3 * 2 * 8 * 4 * 16);
     for case in cases {
         let words = case.words();
         let is_row =
-            |row: &Vec<&str>| row.len() == 9 && words.iter().zip(row).all(|(word, column)| matches(column, word));
+            |row: &Vec<&str>| row.len() == 10 && words.iter().zip(row).all(|(word, column)| matches(column, word));
         let of_case: Vec<usize> = (0..rows.len()).filter(|i| is_row(&rows[*i])).collect();
         let [row] = of_case[..] else { panic!("{words:?} has the rows {of_case:?}, expected exactly one") };
         used[row] += 1;
-        assert_eq!(case.judge().as_str(), rows[row][8], "{words:?}");
+        assert_eq!(case.judge().as_str(), rows[row][9], "{words:?}");
     }
     assert!(used.iter().all(|n| *n > 0), "a row that no combination has: {used:?}");
 }
@@ -180,7 +188,7 @@ fn plain(outcome: TcpOutcome) -> Case {
         rule: TcpRule { expect: Expect::Blocked, closed: ClosedRule::Fail },
         kind: AddressKind::Endpoint,
         outcome,
-        around: Around { vantage_proven: true, lossy: false, captured: false },
+        around: Around { vantage_proven: true, lossy: false, captured: false, gone: false },
         witness: Witness::None,
     }
 }
@@ -188,7 +196,7 @@ fn plain(outcome: TcpOutcome) -> Case {
 #[test]
 fn reached_once_is_a_breach_even_from_a_bad_vantage() {
     let mut case = plain(TcpOutcome::Open);
-    case.around = Around { vantage_proven: false, lossy: true, captured: false };
+    case.around = Around { vantage_proven: false, lossy: true, captured: false, gone: false };
     assert_eq!(case.judge(), Reason::Reached);
 }
 
@@ -255,7 +263,10 @@ fn address_seen(kind: AddressKind, outcomes: &[TcpOutcome]) -> AddressSeen {
     AddressSeen {
         address: Some(([127, 0, 0, 1], 5432).into()),
         kind,
+        from: None,
         listed: true,
+        startup: None,
+        sidecar: None,
         attempts: outcomes.iter().copied().map(seen).collect(),
         witness: None,
         started: now,
@@ -288,7 +299,12 @@ fn a_check_without_any_address_was_not_resolved() {
 fn what_a_witness_says() {
     use TcpOutcome::*;
     let says = |before, after: Option<TcpOutcome>, captured| {
-        let witness = WitnessSeen { name: "w".into(), before: seen(before), after: after.map(seen) };
+        let witness = WitnessSeen {
+            by: WitnessKind::Source,
+            name: "w".into(),
+            before: WitnessSaw::Connect(seen(before)),
+            after: after.map(seen).map(WitnessSaw::Connect),
+        };
         judge_witness(Some(&witness), captured)
     };
     assert_eq!(judge_witness(None, false), Witness::None);
@@ -344,7 +360,7 @@ impl Clock {
 }
 
 fn digest(rounds: &[ControlRound]) -> Controls {
-    Controls::digest(rounds, &[], [false; 2])
+    Controls::digest(rounds, &[], [false; 2], PlaceSeen::default())
 }
 
 #[test]
@@ -431,7 +447,7 @@ fn loss_is_a_time_out_or_a_retransmission() {
     let mut rounds = [clock.round(0, 1, &[(V4, TcpOutcome::Open), (V6, TcpOutcome::Open)])];
     rounds[0].positive[1].seen.elapsed_us = 1_000_000;
     assert!(!digest(&rounds).is_lossy(Family::V4) && digest(&rounds).is_lossy(Family::V6));
-    let lost_elsewhere = Controls::digest(&[], &[], [false, true]);
+    let lost_elsewhere = Controls::digest(&[], &[], [false, true], PlaceSeen::default());
     assert!(!lost_elsewhere.is_lossy(Family::V4) && lost_elsewhere.is_lossy(Family::V6));
 }
 
@@ -446,7 +462,7 @@ fn negative_control() -> NegativeControl {
 fn captured_by(clock: &Clock, address: &str, outcome: TcpOutcome) -> Controls {
     let mut rounds = [(0, 1), (8, 9)].map(|(s, e)| clock.round(s, e, &[(V4, TcpOutcome::Open)]));
     rounds[1].negative.push(ControlSeen { address: address.parse().unwrap(), seen: seen(outcome) });
-    Controls::digest(&rounds, &[negative_control()], [false; 2])
+    Controls::digest(&rounds, &[negative_control()], [false; 2], PlaceSeen::default())
 }
 
 #[test]
@@ -483,10 +499,14 @@ fn only_a_negative_control_that_answers_captures() {
 fn a_captured_positive_control_proves_nothing() {
     let clock = Clock::new();
     let mut rounds = [(0, 1), (8, 9)].map(|(s, e)| clock.round(s, e, &[("127.9.0.7:5432", TcpOutcome::Open)]));
-    assert!(clock.around(&Controls::digest(&rounds, &[negative_control()], [false; 2]), V4, 2, 3).vantage_proven);
+    assert!(
+        clock
+            .around(&Controls::digest(&rounds, &[negative_control()], [false; 2], PlaceSeen::default()), V4, 2, 3)
+            .vantage_proven
+    );
     // Seen in one round only, it spoils them all: a proxy does not come and go.
     rounds[1].negative.push(ControlSeen { address: "127.9.9.9:5432".parse().unwrap(), seen: seen(TcpOutcome::Open) });
-    let controls = Controls::digest(&rounds, &[negative_control()], [false; 2]);
+    let controls = Controls::digest(&rounds, &[negative_control()], [false; 2], PlaceSeen::default());
     assert!(!clock.around(&controls, V4, 2, 3).vantage_proven);
     assert!(!controls.is_proven(Family::V4));
 }
@@ -576,7 +596,7 @@ fn what_a_dns_technique_proves() {
         ("a failed self-check over TCP", change(|s| s.over[1].self_check = false), Reason::NoSelfCheck),
         ("nothing at all", change(|_| ()), Reason::NothingDisclosed),
     ];
-    let judge = |seen: &DnsSeen| judge_dns(seen, ["payments", "vault"]);
+    let judge = |seen: &DnsSeen| judge_dns(seen, ["payments", "vault"], false);
     for (i, (what, change, reason)) in changes.iter().enumerate() {
         let mut seen = clean_dns();
         change(&mut seen);
@@ -594,18 +614,18 @@ fn what_a_dns_technique_proves() {
 fn a_closed_or_unused_transport_owes_no_proof() {
     let mut seen = clean_dns();
     seen.over[1] = TransportSeen { used: true, control: [ControlReply::NoListener; 2], ..TransportSeen::default() };
-    assert_eq!(judge_dns(&seen, ["payments"]), Reason::NothingDisclosed);
+    assert_eq!(judge_dns(&seen, ["payments"], false), Reason::NothingDisclosed);
     seen.over[1] = TransportSeen { used: false, control: [ControlReply::Silent; 2], ..TransportSeen::default() };
-    assert_eq!(judge_dns(&seen, ["payments"]), Reason::NothingDisclosed);
+    assert_eq!(judge_dns(&seen, ["payments"], false), Reason::NothingDisclosed);
     // What is asked over TCP only, of a server where nobody listens on TCP: UDP shows that the server is there.
     let mut seen = clean_dns();
     seen.over[0].used = false;
     seen.over[1].control = [ControlReply::NoListener; 2];
-    assert_eq!(judge_dns(&seen, ["payments"]), Reason::NothingDisclosed);
+    assert_eq!(judge_dns(&seen, ["payments"], false), Reason::NothingDisclosed);
     seen.over[1].control = [ControlReply::Silent; 2];
-    assert_eq!(judge_dns(&seen, ["payments"]), Reason::ControlFailed, "silence is no closed port");
+    assert_eq!(judge_dns(&seen, ["payments"], false), Reason::ControlFailed, "silence is no closed port");
     seen.over[0].control = [ControlReply::NoListener; 2];
-    assert_eq!(judge_dns(&seen, ["payments"]), Reason::ControlFailed);
+    assert_eq!(judge_dns(&seen, ["payments"], false), Reason::ControlFailed);
 }
 
 #[test]
@@ -613,9 +633,9 @@ fn names_of_other_namespaces_are_no_disclosure() {
     let mut seen = clean_dns();
     name(&mut seen, "kube-system", "kube-dns.kube-system.svc.cluster.local.");
     seen.lists[0].round.disclosed.addresses.add("web", "127.0.0.8");
-    assert_eq!(judge_dns(&seen, ["payments"]), Reason::NothingDisclosed);
-    assert_eq!(judge_dns(&seen, []), Reason::NothingDisclosed);
-    assert_eq!(judge_dns(&seen, ["web"]), Reason::Disclosed);
+    assert_eq!(judge_dns(&seen, ["payments"], false), Reason::NothingDisclosed);
+    assert_eq!(judge_dns(&seen, [], false), Reason::NothingDisclosed);
+    assert_eq!(judge_dns(&seen, ["web"], false), Reason::Disclosed);
 }
 
 #[test]
@@ -625,17 +645,136 @@ fn more_names_than_are_kept_prove_nothing() {
         name(&mut seen, "web", &i.to_string());
     }
     assert_eq!(seen.overflow(), 1);
-    assert_eq!(judge_dns(&seen, ["payments"]), Reason::Cut);
+    assert_eq!(judge_dns(&seen, ["payments"], false), Reason::Cut);
+}
+
+// --- Places, listeners and nodes ---
+
+#[test]
+fn what_a_listener_says() {
+    let says = |before: bool, after: Option<bool>, captured| {
+        let saw = |listening| WitnessSaw::Listener { listening };
+        let witness = WitnessSeen {
+            by: WitnessKind::Listening,
+            name: "payments/ledger-0".into(),
+            before: saw(before),
+            after: after.map(saw),
+        };
+        judge_witness(Some(&witness), captured)
+    };
+    for (before, after, expected) in [
+        (true, Some(true), Witness::Open),
+        (false, Some(false), Witness::NotOpen),
+        (true, Some(false), Witness::Unclear),
+        (false, Some(true), Witness::Unclear),
+        (true, None, Witness::Unclear),
+        (false, None, Witness::Unclear),
+    ] {
+        assert_eq!(says(before, after, false), expected, "{before}, then {after:?}");
+        assert_eq!(says(before, after, true), Witness::None, "{before}, then {after:?}, captured");
+    }
+    // A connect and a look do not make up for each other.
+    let mixed = WitnessSeen {
+        by: WitnessKind::Node,
+        name: "this node".into(),
+        before: WitnessSaw::Connect(seen(TcpOutcome::Open)),
+        after: Some(WitnessSaw::Listener { listening: false }),
+    };
+    assert_eq!(judge_witness(Some(&mixed), false), Witness::Unclear);
+}
+
+#[test]
+fn beside_a_sidecar_only_what_a_negative_control_speaks_for_is_believed() {
+    let clock = Clock::new();
+    let range = |text: &str, ports: &[u16]| NegativeControl {
+        address: "127.9.9.9".parse().unwrap(),
+        ports: ports.to_vec(),
+        range: text.parse().unwrap(),
+    };
+    let good = [clock.round(0, 1, &[(V4, TcpOutcome::Open)]), clock.round(4, 5, &[(V4, TcpOutcome::Open)])];
+    // It speaks for the positive control, too: else that proves nothing.
+    let negative = [range("127.9.0.0/16", &[5432, 80]), range("127.0.0.0/24", &[53])];
+    let captured = |rounds: &[ControlRound], negative: &[NegativeControl], sidecar| {
+        let controls = Controls::digest(rounds, negative, [false; 2], PlaceSeen { sidecar, gone: false });
+        let of = |address: &str| clock.around(&controls, address, 2, 3);
+        ["127.9.0.7:5432", "127.9.0.7:80", "127.9.0.7:443", "127.8.0.7:5432", "[::7]:5432"].map(|a| of(a).captured)
+    };
+    assert_eq!(captured(&good, &negative, false), [false; 5], "without a sidecar nobody is suspected");
+    assert_eq!(captured(&good, &negative, true), [false, false, true, true, true]);
+    assert_eq!(captured(&good, &[], true), [true; 5]);
+    // One that answers is believed with and without a sidecar, for its own port and range.
+    let mut answered = good.clone();
+    let address = "127.9.9.9:80".parse().unwrap();
+    answered[0].negative.push(ControlSeen { address, seen: seen(TcpOutcome::Open) });
+    assert_eq!(captured(&answered, &negative, false), [false, true, false, false, false]);
+    assert_eq!(captured(&answered, &negative, true), [false, true, true, true, true]);
+    // The positive control is a connect like any other.
+    let proven = |negative: &[NegativeControl]| {
+        let place = PlaceSeen { sidecar: true, gone: false };
+        Controls::digest(&good, negative, [false; 2], place).is_proven(Family::V4)
+    };
+    assert!(proven(&negative) && !proven(&negative[..1]) && !proven(&[]));
+}
+
+#[test]
+fn of_a_pod_that_died_only_what_was_reached_is_believed() {
+    let clock = Clock::new();
+    let rounds = [clock.round(0, 1, &[(V4, TcpOutcome::Open)]), clock.round(4, 5, &[(V4, TcpOutcome::Open)])];
+    for gone in [false, true] {
+        let controls = Controls::digest(&rounds, &[], [false; 2], PlaceSeen { sidecar: false, gone });
+        let around = clock.around(&controls, "127.0.0.7:80", 2, 3);
+        assert_eq!((around.gone, controls.around_nowhere().gone), (gone, gone));
+        for outcome in TcpOutcome::ALL.iter().copied() {
+            for witness in WITNESSES {
+                for expect in [Expect::Blocked, Expect::Open] {
+                    let rule = TcpRule { expect, closed: ClosedRule::Fail };
+                    let reason = Case { rule, around, witness, ..plain(outcome) }.judge();
+                    match (expect, outcome) {
+                        (Expect::Blocked, TcpOutcome::Open) => assert_eq!(reason, Reason::Reached),
+                        (Expect::Open, TcpOutcome::Open) => assert_eq!(reason, Reason::Reachable),
+                        _ => assert_eq!(reason == Reason::VantageGone, gone, "{outcome} {reason}"),
+                    }
+                }
+            }
+        }
+    }
+    let seen = clean_dns();
+    assert_eq!(judge_dns(&seen, ["payments"], true), Reason::VantageGone);
+    let mut told = clean_dns();
+    name(&mut told, "payments", "ledger");
+    assert_eq!(judge_dns(&told, ["payments"], true), Reason::Disclosed, "what was told was told");
+}
+
+#[test]
+fn pods_of_both_zones_on_one_node() {
+    let judge = |from: Option<usize>, to: Option<usize>| {
+        // Names are for people; the number decides.
+        let of = |count: usize| (vec!["web/shop-0".into(); count.min(1)], count);
+        judge_co_residency(&NodeSeen { from: from.map(of), to: to.map(of) })
+    };
+    for (from, to, expected) in [
+        (Some(1), Some(1), Reason::CoResident),
+        (Some(40), Some(2), Reason::CoResident),
+        (Some(0), Some(1), Reason::Apart),
+        (Some(1), Some(0), Reason::Apart),
+        (Some(0), Some(0), Reason::Apart),
+        (None, None, Reason::RuntimeUnreadable),
+        (Some(0), None, Reason::RuntimeUnreadable),
+        (None, Some(0), Reason::RuntimeUnreadable),
+    ] {
+        assert_eq!(judge(from, to), expected, "{from:?} {to:?}");
+    }
 }
 
 // --- What holds of everything ---
 
 fn any_case() -> impl Strategy<Value = Case> {
     let rule = (select(Expect::ALL), select(&CLOSED_RULES[..])).prop_map(|(expect, closed)| TcpRule { expect, closed });
-    let around = any::<(bool, bool, bool)>().prop_map(|(vantage_proven, lossy, captured)| Around {
+    let around = any::<[bool; 4]>().prop_map(|[vantage_proven, lossy, captured, gone]| Around {
         vantage_proven,
         lossy,
         captured,
+        gone,
     });
     let rest = (select(AddressKind::ALL), select(TcpOutcome::ALL), select(&WITNESSES[..]));
     (rule, around, rest).prop_map(|(rule, around, (kind, outcome, witness))| Case {
@@ -714,7 +853,8 @@ proptest! {
 
     #[test]
     fn doubt_never_makes_a_pass(case in any_case()) {
-        let doubts: [fn(&mut Case); 5] = [
+        let doubts: [fn(&mut Case); 6] = [
+            |c| c.around.gone = true,
             |c| c.around.vantage_proven = false,
             |c| c.around.lossy = true,
             |c| c.around.captured = true,
@@ -737,7 +877,7 @@ proptest! {
     ) {
         let clock = Clock::new();
         let judge = |rounds: &[ControlRound]| {
-            let controls = Controls::digest(rounds, &[negative_control()], [false; 2]);
+            let controls = Controls::digest(rounds, &[negative_control()], [false; 2], PlaceSeen::default());
             Case { around: clock.around(&controls, "127.9.0.7:5432", started, started + took), ..case }.judge().verdict()
         };
         let mut rounds = rounds_of(&clock, &rounds);
@@ -802,8 +942,8 @@ proptest! {
         let closed = |at: usize| control[at] == [ControlReply::NoListener; 2];
         let proven = (speaks(0) || speaks(1)) && (0..2).all(|at| speaks(at) || closed(at));
         let clean = !captured && !disclosed && covered && unsteady == 0 && counts == [0; 3] && proven;
-        prop_assert_eq!(judge_dns(&seen, ["payments"]).verdict() == Verdict::Pass, clean);
-        prop_assert_eq!(judge_dns(&seen, ["payments"]).verdict() == Verdict::Fail, disclosed && !captured);
+        prop_assert_eq!(judge_dns(&seen, ["payments"], false).verdict() == Verdict::Pass, clean);
+        prop_assert_eq!(judge_dns(&seen, ["payments"], false).verdict() == Verdict::Fail, disclosed && !captured);
     }
 }
 

@@ -12,6 +12,7 @@ use futures_util::{StreamExt, future::join, stream};
 use libtest_mimic::{Failed, Trial};
 use segprobe::{
     config,
+    inventory::stands::Stand,
     ledger::{Carried, SweepReport},
     model::{CheckKind, Family, Reason, Verdict},
     plan::plan,
@@ -114,8 +115,8 @@ fn sweeper(family: Family, per_second: u32, timeout: Duration, attempts: u32) ->
         family,
     );
     let config = config::parse(Path::new("lab.yaml"), &yaml).unwrap_or_else(|e| panic!("{e}\n{yaml}"));
-    let plan = plan(&config, &[], "low");
-    Arc::new(Sweeper::new(Arc::new(config), Arc::new(plan), true).expect("a sweeper"))
+    let plan = plan(&config, &[Stand::own(&config, &[], "low")]);
+    Arc::new(Sweeper::new(Arc::new(config), Arc::new(plan), None, true))
 }
 
 type Reasons = BTreeMap<CheckKind, Reason>;
@@ -128,7 +129,7 @@ fn reasons(report: &SweepReport, server: &str) -> Reasons {
 }
 
 async fn sweep(sweeper: &Arc<Sweeper>) -> SweepReport {
-    sweeper.sweep(&sweeper.plan.boundaries[0], &Carried::default()).await
+    sweeper.sweep(&sweeper.plan.legs[0], &[], &Carried::default()).await
 }
 
 /// Every technique but a transfer, and a transfer: it knows TCP only.

@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use libtest_mimic::{Failed, Trial};
 use segprobe::{
     config,
+    inventory::stands::Stand,
     ledger::{Carried, Evidence},
     model::{CheckKind, Family, Reason},
     observation::TcpOutcome,
@@ -78,10 +79,10 @@ fn sweep(network: &Network, family: Family, witness: bool) -> (TcpOutcome, Reaso
         family,
     );
     let config = config::parse(Path::new("lab.yaml"), &yaml).unwrap_or_else(|e| panic!("{e}\n{yaml}"));
-    let plan = plan(&config, &[], "low");
+    let plan = plan(&config, &[Stand::own(&config, &[], "low")]);
     let report = block_on(&network.client, || async move {
-        let sweeper = Arc::new(Sweeper::new(Arc::new(config), Arc::new(plan), true).expect("a sweeper"));
-        sweeper.sweep(&sweeper.plan.boundaries[0], &Carried::default()).await
+        let sweeper = Arc::new(Sweeper::new(Arc::new(config), Arc::new(plan), None, true));
+        sweeper.sweep(&sweeper.plan.legs[0], &[], &Carried::default()).await
     });
     let [result] = &report.results[..] else { panic!("{:?}", report.results) };
     assert_eq!(result.id.kind, CheckKind::DnsQuery);

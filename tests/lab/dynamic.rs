@@ -18,11 +18,10 @@ use segprobe::{
     model::{Family, Reason, Verdict},
     sweep::{
         Sweeper,
-        schedule::{self, Observer},
+        schedule::{Observer, Schedule},
     },
 };
 use tokio::sync::mpsc;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     HEAVY,
@@ -68,8 +67,8 @@ fn rules(network: &Network, family: Family, rules: &[&str]) -> Result<(), String
 }
 
 async fn sweep(sweeper: &Arc<Sweeper>, ledger: &Ledger) -> SweepReport {
-    let planned = &sweeper.plan.boundaries[0];
-    sweeper.sweep(planned, &ledger.carried(&planned.boundary.name)).await
+    let leg = &sweeper.plan.legs[0];
+    sweeper.sweep(leg, &[], &ledger.carried(leg)).await
 }
 
 /// How many sweeps came to each conclusion, each with a sweeper of its own, every second one with a witness.
@@ -80,7 +79,7 @@ fn repeat(network: &Network, knobs: &Knobs, family: Family) -> BTreeMap<Reason, 
         let one = async |index: usize| {
             let witness = (index % 2 == 1).then(|| fill("$witness", family));
             let sweeper = Knobs { witness, ..knobs.clone() }.sweeper(true);
-            let report = sweeper.sweep(&sweeper.plan.boundaries[0], &Carried::default()).await;
+            let report = sweeper.sweep(&sweeper.plan.legs[0], &[], &Carried::default()).await;
             report.results[0].reason
         };
         let mut counts = BTreeMap::new();
@@ -143,8 +142,7 @@ impl Observer for Told {
 /// An agent without its command line: scheduler, ledger, and what it tells.
 struct Agent {
     ledger: Arc<Ledger>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
+    schedule: Schedule,
     transitions: mpsc::UnboundedReceiver<Vec<Transition>>,
 }
 
@@ -153,10 +151,9 @@ impl Agent {
         let ledger = Arc::new(Ledger::default());
         ledger.follow(&sweeper.plan, &sweeper.config.hash, Instant::now());
         let (tell, transitions) = mpsc::unbounded_channel();
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let observer: Arc<dyn Observer> = Arc::new(Told(tell));
-        schedule::run(sweeper, &ledger, &observer, &stop, &tasks);
-        Self { ledger, stop, tasks, transitions }
+        let mut schedule = Schedule::new(sweeper.clone(), ledger.clone(), Arc::new(Told(tell)));
+        schedule.follow(&sweeper.plan.legs);
+        Self { ledger, schedule, transitions }
     }
 
     /// The transitions of the next sweep in words, and what is served after it.
@@ -169,10 +166,8 @@ impl Agent {
         self.ledger.snapshot().checks[0].reason_at(Instant::now() + later)
     }
 
-    async fn stop(&self) {
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+    async fn stop(&mut self) {
+        self.schedule.stop().await;
     }
 }
 
@@ -181,6 +176,7 @@ fn words(transition: &Transition) -> String {
         Transition::Opened { reason, .. } => format!("opened: {reason}"),
         Transition::Closed { closed: Closed::Resolved, .. } => "closed: resolved".into(),
         Transition::Closed { closed: Closed::Gone, .. } => "closed: gone".into(),
+        Transition::Startup { .. } => "startup".into(),
         Transition::Changed { from, to, .. } => format!("{} to {to}", from.map_or("nothing", Reason::as_str)),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, future::Future, path::Path, sync::Arc};
 
-use segprobe::{config, plan::plan, sweep::Sweeper};
+use segprobe::{config, inventory::stands::Stand, plan::plan, sweep::Sweeper};
 
 use crate::network::Namespace;
 
@@ -79,8 +79,8 @@ impl Knobs {
     pub fn sweeper(&self, icmp_evidence: bool) -> Arc<Sweeper> {
         let yaml = self.yaml();
         let config = config::parse(Path::new("lab.yaml"), &yaml).unwrap_or_else(|e| panic!("{e}\n{yaml}"));
-        let plan = plan(&config, &[], "web");
-        Arc::new(Sweeper::new(Arc::new(config), Arc::new(plan), icmp_evidence).expect("a sweeper"))
+        let plan = plan(&config, &[Stand::own(&config, &[], "web")]);
+        Arc::new(Sweeper::new(Arc::new(config), Arc::new(plan), None, icmp_evidence))
     }
 }
 

@@ -9,7 +9,11 @@ mod dns;
 mod dns_targets;
 mod dynamic;
 mod engine;
+#[path = "../support/fake_cri.rs"]
+mod fake_cri;
+mod netns;
 mod network;
+mod pods;
 mod scenario;
 mod servers;
 
@@ -33,7 +37,12 @@ use segprobe::lab::Entered;
 fn main() -> ExitCode {
     // First of all: the kernel gives a user namespace only to a process with one thread.
     let ready = match segprobe::lab::enter() {
-        Ok(Entered::Own) => try_everything(),
+        Ok(Entered::Own) => {
+            if let Some(ended) = netns::child() {
+                return ended;
+            }
+            try_everything()
+        }
         Ok(Entered::Refused(why)) | Err(why) => Err(format!("no user and network namespace of its own: {why}")),
     };
     if let Err(why) = &ready {
@@ -45,7 +54,9 @@ fn main() -> ExitCode {
         }
     }
     // The scenarios whose networks change at a moment first, the DNS servers' load last.
-    let trials = [dynamic::trials(), scenario_trials(), dns::trials(), dns_targets::trials()].into_iter().flatten();
+    let trials =
+        [dynamic::trials(), netns::trials(), scenario_trials(), pods::trials(), dns::trials(), dns_targets::trials()];
+    let trials = trials.into_iter().flatten();
     let trials = trials.map(|trial| trial.with_ignored_flag(ready.is_err())).collect();
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(TRIALS_AT_ONCE);

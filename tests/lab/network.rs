@@ -22,7 +22,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    fn new() -> Result<Self, String> {
+    pub fn new() -> Result<Self, String> {
         let make = || {
             unshare(CloneFlags::CLONE_NEWNET)?;
             File::open("/proc/thread-self/ns/net")
@@ -69,13 +69,13 @@ impl Namespace {
         self.nft(&hook.chain(rules))
     }
 
-    fn sysctl(&self, name: &str, value: &str) -> Result<(), String> {
+    pub fn sysctl(&self, name: &str, value: &str) -> Result<(), String> {
         let path = format!("/proc/sys/net/{name}");
         self.run(|| fs::write(&path, value)).map_err(|e| format!("{path}: {e}"))
     }
 
-    /// What `ip` takes for the namespace's name.
-    fn path(&self) -> String {
+    /// Leads to the namespace; `ip` takes it for its name.
+    pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", process::id(), self.file.as_raw_fd())
     }
 }

@@ -13,7 +13,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use segprobe::{
     model::{CheckKind, Verdict},
     observation::DnsSeen,
-    pace::Pace,
+    pace::{Pace, Paces},
     probe::dns::{
         NamespaceOracle, PodOracle, ReverseSweep, Server, ServiceLookup, Settings, SrvWildcard, Technique,
         ZoneTransfer, enumerate,
@@ -207,7 +207,7 @@ async fn run(server: &Running, technique: &dyn Technique) -> DnsSeen {
         until: now + Duration::from_secs(40),
         deadline: now + Duration::from_secs(50),
     };
-    let (own, pace) = (Own::new(), Pace::per_second(1_000_000));
+    let (own, pace) = (Own::new(), Paces::new([Arc::new(Pace::per_second(1_000_000))]));
     let known = Name::from_ascii("kubernetes.default.svc.cluster.local.").unwrap();
     let server = Server {
         vantage: &own,
@@ -256,7 +256,7 @@ proptest! {
             server.forget();
             runtime.block_on(run(&server, &*technique));
             let truth = told(&server, kind);
-            let verdict = judge_dns(&seen, PROTECTED).verdict();
+            let verdict = judge_dns(&seen, PROTECTED, false).verdict();
             prop_assert!(verdict != Verdict::Pass || truth.is_empty(), "{:?} {}: {:?}", flavour, kind, truth);
         }
     }

@@ -16,10 +16,14 @@ mod check;
 #[path = "../support/cluster_dns.rs"]
 mod cluster_dns;
 mod configuration;
+mod cri;
 mod defences;
 mod demo;
 mod dns_properties;
 mod dns_targets;
+#[path = "../support/fake_cri.rs"]
+mod fake_cri;
+mod hostile_cri;
 mod hostile_dns;
 mod hostile_tcp;
 mod hostile_zones;
@@ -32,3 +36,4 @@ mod reverse_sweep;
 mod series;
 mod slices;
 mod support;
+mod vantages;

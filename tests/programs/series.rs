@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use segprobe::{
     config::{self, SeriesConfig},
     export::{Run, metrics::Metrics},
+    inventory::stands::Stand,
     ledger::{CheckResult, Evidence, Ledger, SweepReport},
     model::{Mode, Reason, Verdict},
     plan::{Plan, plan},
@@ -37,13 +38,14 @@ targets:
         listed("high", targets[0]),
         listed("vault", targets[1])
     );
-    plan(&config::parse(Path::new("test"), &text).unwrap(), &[], "web")
+    let config = config::parse(Path::new("test"), &text).unwrap();
+    plan(&config, &[Stand::own(&config, &[], "web")])
 }
 
 /// A sweep of each boundary in which every check gives the next of these reasons, over and over.
 fn sweep(ledger: &Ledger, plan: &Plan, reasons: &[Reason]) {
     let mut next = reasons.iter().cycle();
-    for planned in &plan.boundaries {
+    for leg in &plan.legs {
         let result = |check: &segprobe::plan::Check| {
             Arc::new(CheckResult {
                 id: check.id.clone(),
@@ -55,11 +57,12 @@ fn sweep(ledger: &Ledger, plan: &Plan, reasons: &[Reason]) {
             })
         };
         ledger.record(&SweepReport {
-            boundary: planned.boundary.name.clone(),
+            boundary: leg.boundary.boundary.name.clone(),
+            source: leg.stand.source.identity.clone(),
             started: Timestamp::now(),
             ended: Instant::now(),
             took: Duration::from_secs(1),
-            results: planned.checks.iter().map(result).collect(),
+            results: leg.checks().map(result).collect(),
             controls: Vec::new(),
         });
     }

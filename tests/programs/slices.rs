@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc, time::Instant};
 
 use segprobe::{
     config,
+    inventory::stands::Stand,
     ledger::{CheckResult, Evidence, Ledger},
     model::Reason,
     observation::DnsSeen,
@@ -62,8 +63,8 @@ dns:
             server.address
         );
         let config = Arc::new(config::parse(Path::new("test"), &text).unwrap());
-        let plan = Arc::new(plan(&config, &[], "web"));
-        let bench = Self { sweeper: Arc::new(Sweeper::new(config, plan, true).unwrap()), ledger: Ledger::default() };
+        let plan = Arc::new(plan(&config, &[Stand::own(&config, &[], "web")]));
+        let bench = Self { sweeper: Arc::new(Sweeper::new(config, plan, None, true)), ledger: Ledger::default() };
         bench.reload();
         bench
     }
@@ -75,8 +76,8 @@ dns:
 
     fn sweep(&self) -> (Reason, Arc<CheckResult>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let planned = &self.sweeper.plan.boundaries[0];
-        let report = runtime.block_on(self.sweeper.sweep(planned, &self.ledger.carried("b")));
+        let leg = &self.sweeper.plan.legs[0];
+        let report = runtime.block_on(self.sweeper.sweep(leg, &[], &self.ledger.carried(leg)));
         self.ledger.record(&report);
         let result = report.results[0].clone();
         (result.reason, result)
@@ -86,7 +87,7 @@ dns:
 fn seen(result: &CheckResult) -> &DnsSeen {
     match &result.evidence {
         Evidence::Dns(dns) => &dns.seen,
-        Evidence::Reach(_) => unreachable!(),
+        Evidence::Reach(_) | Evidence::Node(_) => unreachable!(),
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Question, Reply, Settings, tcp::Tcp, udp::Udp};
 use crate::{
     model::Transport,
     observation::{ReplyClass, TransportSeen},
-    pace::Pace,
+    pace::Paces,
     vantage::Vantage,
 };
 
@@ -23,7 +23,7 @@ pub struct Server<'a> {
     /// How it is asked.
     pub settings: Settings,
     /// Its budget.
-    pub pace: &'a Pace,
+    pub pace: &'a Paces,
     /// Names that this vantage may know.
     pub known_names: &'a [Name],
     /// The vantage's Kubernetes namespace, where it is known.

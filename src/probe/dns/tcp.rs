@@ -17,7 +17,7 @@ use super::{
     Question, Reply, Settings, classify, failure,
     message::{self, Read, packet, read},
 };
-use crate::{observation::ReplyClass, pace::Pace, vantage::Vantage};
+use crate::{observation::ReplyClass, pace::Paces, vantage::Vantage};
 
 /// Octets after which a transfer is given up: 50,000 services are 15 MB.
 const MOST_TRANSFER: usize = 64 << 20;
@@ -28,7 +28,7 @@ pub struct Tcp<'a> {
     server: SocketAddr,
     zone: Name,
     settings: Settings,
-    pace: &'a Pace,
+    pace: &'a Paces,
     stream: Option<TcpStream>,
     /// The server takes one question at a time.
     one_by_one: bool,
@@ -59,7 +59,7 @@ pub struct Transferred {
 
 impl<'a> Tcp<'a> {
     /// Connects at the first question.
-    pub fn new(vantage: &'a dyn Vantage, server: SocketAddr, zone: Name, settings: Settings, pace: &'a Pace) -> Self {
+    pub fn new(vantage: &'a dyn Vantage, server: SocketAddr, zone: Name, settings: Settings, pace: &'a Paces) -> Self {
         Self { vantage, server, zone, settings, pace, stream: None, one_by_one: false }
     }
 

@@ -22,7 +22,11 @@ use super::{
     Question, Reply, Settings, classify, failure,
     message::{Read, id_of, packet, read},
 };
-use crate::{observation::ReplyClass, pace::Pace, vantage::Vantage};
+use crate::{
+    observation::ReplyClass,
+    pace::{Pace, Paces},
+    vantage::Vantage,
+};
 
 /// The largest datagram.
 const LARGEST: usize = 65_535;
@@ -35,7 +39,7 @@ pub struct Udp<'a> {
     server: SocketAddr,
     zone: Name,
     settings: Settings,
-    pace: &'a Pace,
+    pace: &'a Paces,
     lanes: Vec<Option<UdpSocket>>,
 }
 
@@ -57,7 +61,7 @@ struct Work<I, K, F> {
 
 impl<'a> Udp<'a> {
     /// No socket is made before the first question.
-    pub fn new(vantage: &'a dyn Vantage, server: SocketAddr, zone: Name, settings: Settings, pace: &'a Pace) -> Self {
+    pub fn new(vantage: &'a dyn Vantage, server: SocketAddr, zone: Name, settings: Settings, pace: &'a Paces) -> Self {
         let lanes = settings.sockets.min(settings.in_flight).max(1);
         Self { vantage, server, zone, settings, pace, lanes: (0..lanes).map(|_| None).collect() }
     }

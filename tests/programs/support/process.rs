@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -23,13 +24,27 @@ pub struct Process {
 
 impl Process {
     /// Starts a command whose output goes to files in `directory`.
-    pub fn start(mut command: Command, directory: &Path, name: &str) -> Self {
+    pub fn start(command: Command, directory: &Path, name: &str) -> Self {
+        Self::start_by(command, directory, name, Command::spawn)
+    }
+
+    /// The same, where `spawn` starts it somewhere else: the files are opened here.
+    pub fn start_by(
+        mut command: Command,
+        directory: &Path,
+        name: &str,
+        spawn: impl FnOnce(&mut Command) -> io::Result<Child>,
+    ) -> Self {
         let (out, err) = (directory.join(format!("{name}.out")), directory.join(format!("{name}.err")));
         command.stdin(Stdio::null()).stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
         // What the surroundings would say of node and pod, and of colours.
         command.env_remove("NODE_NAME").env_remove("POD_NAMESPACE").env_remove("CLICOLOR_FORCE");
-        let child = command.spawn().unwrap_or_else(|e| panic!("start {command:?}: {e}"));
+        let child = spawn(&mut command).unwrap_or_else(|e| panic!("start {command:?}: {e}"));
         Self { child, out, err }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn stdout(&self) -> String {
@@ -45,6 +60,18 @@ impl Process {
         self.child.try_wait().unwrap()
     }
 
+    /// Its directory in proc, as this test sees it.
+    pub fn proc(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}", self.child.id()))
+    }
+
+    /// A field of its status, without its unit: memory is in KiB.
+    pub fn status(&self, field: &str) -> String {
+        let status = fs::read_to_string(self.proc().join("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
+        line.trim().trim_end_matches(" kB").to_owned()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }
@@ -56,9 +83,7 @@ impl Process {
 
     /// The most memory that it ever had, in KiB.
     pub fn peak_memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+        self.status("VmHWM").parse().unwrap()
     }
 }
 

@@ -1,0 +1,70 @@
+//! Whose turn it is: every pod of an identity speaks for it within a stated number of sweeps, new ones at once.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use crate::inventory::{cri::Sandbox, stands::Speakers};
+
+/// More pods than this do not speak in one extra sweep because they are new; the rest has its turn soon.
+const MOST_NEWCOMERS: usize = 8;
+
+/// How long each pod of one identity has waited.
+#[derive(Debug, Default)]
+pub struct Turns {
+    sweeps: u64,
+    waiting: HashMap<Arc<str>, Waiting>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    /// The sweep after which it began to wait: that of its last turn, or the one before it was first seen.
+    since: u64,
+    has_spoken: bool,
+}
+
+impl Turns {
+    /// The pods that speak in the next sweep: so many that each has its turn `within` so many sweeps. First those that can
+    /// wait no longer, so that no stream of new pods silences the others; then those that never had a turn; then those that
+    /// wait longest. Empty where no pod speaks.
+    pub fn next(&mut self, speakers: &Speakers, within: u32) -> Vec<Arc<Sandbox>> {
+        let Speakers::Pods(pods) = speakers else { return Vec::new() };
+        let here: HashSet<&Arc<str>> = pods.iter().map(|pod| &pod.id).collect();
+        self.waiting.retain(|id, _| here.contains(id));
+        let unseen = Waiting { since: self.sweeps, has_spoken: false };
+        self.sweeps += 1;
+        let mut by_wait: Vec<(bool, Waiting, &Arc<Sandbox>)> = Vec::with_capacity(pods.len());
+        for pod in pods.iter() {
+            let waiting = *self.waiting.entry(pod.id.clone()).or_insert(unseen);
+            by_wait.push((self.sweeps - waiting.since >= within.into(), waiting, pod));
+        }
+        // Stable, so that equals keep their order.
+        by_wait.sort_by_key(|(is_due, waiting, _)| (!is_due, waiting.has_spoken, waiting.since));
+        let due = by_wait.iter().filter(|(is_due, _, _)| *is_due).count();
+        let count = pods.len().div_ceil(within.max(1) as usize).max(due);
+        let chosen: Vec<_> = by_wait.into_iter().take(count).map(|(_, _, pod)| pod.clone()).collect();
+        self.note(&chosen);
+        chosen
+    }
+
+    /// The pods that never had a turn, some of them: they have it now. Empty before the first sweep, when all are new.
+    pub fn newcomers(&mut self, speakers: &Speakers) -> Vec<Arc<Sandbox>> {
+        let Speakers::Pods(pods) = speakers else { return Vec::new() };
+        if self.sweeps == 0 {
+            return Vec::new();
+        }
+        let is_new = |pod: &&Arc<Sandbox>| self.waiting.get(&pod.id).is_none_or(|waiting| !waiting.has_spoken);
+        let chosen: Vec<_> = pods.iter().filter(is_new).take(MOST_NEWCOMERS).cloned().collect();
+        self.note(&chosen);
+        chosen
+    }
+
+    fn note(&mut self, chosen: &[Arc<Sandbox>]) {
+        let spoke = Waiting { since: self.sweeps, has_spoken: true };
+        self.waiting.extend(chosen.iter().map(|pod| (pod.id.clone(), spoke)));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! Who vouches that a silent endpoint is alive: the listeners of its pod where it runs here, or whoever may reach it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use super::{Sweeper, speakers::pod_name};
+use crate::{
+    config::WitnessWho,
+    inventory::{
+        cri::{Network, Sandbox},
+        stands::{NodePods, witness, zone_of},
+    },
+    model::{AddressKind, Expect, Family, Transport, VantageMode, WitnessKind},
+    observation::{WitnessSaw, WitnessSeen},
+    pace::Paces,
+    plan::Leg,
+    probe::{Reach, reach},
+    vantage::{InPod, Listeners, Netns, Own, Vantage},
+};
+
+/// Somebody who is known to be allowed to reach a zone.
+#[derive(Clone)]
+pub(super) struct Witness {
+    pub by: WitnessKind,
+    pub name: Arc<str>,
+    pub vantage: Arc<dyn Vantage>,
+    /// The pod's own budget, where it is a pod.
+    pub pace: Option<Paces>,
+    /// The only addresses that it speaks for; none where it speaks for all.
+    pub only: Option<Arc<HashSet<IpAddr>>>,
+}
+
+/// All witnesses of a boundary's endpoints in one sweep.
+#[derive(Default)]
+pub(super) struct Witnesses {
+    /// Those who connect, the best first.
+    pub connecting: Vec<Witness>,
+    /// The pods behind endpoints on this node, with their listeners before the attempts.
+    pub tables: HashMap<IpAddr, (Arc<Sandbox>, Listeners)>,
+}
+
+/// Whom to ask about one address.
+pub(super) enum Voucher<'a> {
+    Listening(&'a Arc<Sandbox>, bool),
+    Connecting(&'a Witness),
+}
+
+impl Witnesses {
+    /// Whom to ask: a listener that is there, else who may connect, else the listener's absence.
+    pub fn of(&self, transport: Transport, kind: AddressKind, address: SocketAddr) -> Option<Voucher<'_>> {
+        // A virtual address has many ends, of which the witness would meet any: it cannot vouch for it.
+        if kind != AddressKind::Endpoint {
+            return None;
+        }
+        let table = self.tables.get(&address.ip()).filter(|_| transport == Transport::Tcp);
+        let listening = table.map(|(sandbox, listeners)| (sandbox, listeners.accepts(address)));
+        if let Some((sandbox, true)) = listening {
+            return Some(Voucher::Listening(sandbox, true));
+        }
+        let speaks = |w: &&Witness| {
+            w.only.as_ref().is_none_or(|only| only.contains(&address.ip())) && w.vantage.has(Family::of(address.ip()))
+        };
+        let connecting = self.connecting.iter().find(speaks).map(Voucher::Connecting);
+        connecting.or_else(|| listening.map(|(sandbox, found)| Voucher::Listening(sandbox, found)))
+    }
+
+    /// The listeners after the attempts, for what was seen listening before.
+    pub async fn after(&self) -> HashMap<IpAddr, Listeners> {
+        let sandboxes: Vec<Arc<Sandbox>> = self.tables.values().map(|(sandbox, _)| sandbox.clone()).collect();
+        tables(sandboxes).await.into_iter().map(|(ip, (_, listeners))| (ip, listeners)).collect()
+    }
+}
+
+impl Voucher<'_> {
+    /// Before the attempts. What connects, connects now.
+    pub async fn before(&self, transport: Transport, address: &SocketAddr, how: &Reach) -> WitnessSeen {
+        let (by, name, before) = match self {
+            Self::Listening(sandbox, listening) => {
+                let name = pod_name(sandbox).name.clone();
+                (WitnessKind::Listening, name, WitnessSaw::Listener { listening: *listening })
+            }
+            Self::Connecting(witness) => {
+                (witness.by, witness.name.clone(), witness.look(transport, address, how).await)
+            }
+        };
+        WitnessSeen { by, name, before, after: None }
+    }
+}
+
+impl Witness {
+    pub async fn look(&self, transport: Transport, address: &SocketAddr, how: &Reach) -> WitnessSaw {
+        if let Some(pace) = &self.pace {
+            pace.turn().await;
+        }
+        WitnessSaw::Connect(reach(transport, &*self.vantage, address, how).await)
+    }
+}
+
+impl Sweeper {
+    /// The witnesses of a leg's endpoints, as they are now.
+    pub(super) async fn witnesses(&self, leg: &Leg) -> Witnesses {
+        if leg.boundary.boundary.expect == Expect::Open {
+            return Witnesses::default();
+        }
+        let endpoints: HashSet<IpAddr> = leg.reach.iter().flat_map(|check| check.question.endpoints()).collect();
+        let node = self.node.as_ref().map(|node| node.borrow().clone()).unwrap_or_default();
+        let here = self.pods_here(leg, &node, &endpoints);
+        let connecting = self.connecting(leg, &node, &here);
+        let tables = match self.config.vantage.mode {
+            VantageMode::Own => HashMap::new(),
+            VantageMode::Pods => tables(here).await,
+        };
+        Witnesses { connecting, tables }
+    }
+
+    /// Pods of the protected zone on this node that have one of the addresses.
+    fn pods_here(&self, leg: &Leg, node: &NodePods, addresses: &HashSet<IpAddr>) -> Vec<Arc<Sandbox>> {
+        let is_target = |s: &&Arc<Sandbox>| {
+            s.ready
+                && s.network != Network::Host
+                && s.addresses.iter().any(|ip| addresses.contains(ip))
+                && zone_of(&self.config, s) == Some(&leg.boundary.boundary.to)
+        };
+        node.sandboxes.iter().filter(is_target).cloned().collect()
+    }
+
+    fn connecting(&self, leg: &Leg, node: &NodePods, here: &[Arc<Sandbox>]) -> Vec<Witness> {
+        let zone = &leg.boundary.boundary.to;
+        let per_second = self.config.pods.as_ref().map_or(u32::MAX, |pods| pods.per_second);
+        let of_zone = self.config.witnesses.iter().filter(|w| w.zone == *zone);
+        let speaker = |who: &WitnessWho| match who {
+            WitnessWho::Node if is_pods_own(node) => None,
+            WitnessWho::Node => Some(Witness {
+                by: WitnessKind::Node,
+                name: "this node".into(),
+                vantage: Arc::new(Own::new()),
+                pace: None,
+                only: Some(Arc::new(here.iter().flat_map(|s| s.addresses.iter().copied()).collect())),
+            }),
+            WitnessWho::Pods(labels) => {
+                let (sandbox, path) = witness(&self.config, node, zone, labels)?;
+                let inside = Netns::open(path).and_then(InPod::new).ok()?.for_pace(per_second);
+                Some(Witness {
+                    by: WitnessKind::Pod,
+                    name: pod_name(sandbox).name.clone(),
+                    vantage: Arc::new(inside),
+                    pace: Some(Paces::new([self.pod_pace(sandbox)])),
+                    only: None,
+                })
+            }
+            WitnessWho::Source(source) => Some(Witness {
+                by: WitnessKind::Source,
+                name: source.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ").into(),
+                vantage: Arc::new(Own::from_addresses(source)),
+                pace: None,
+                only: None,
+            }),
+        };
+        of_zone.filter_map(|w| speaker(&w.who)).collect()
+    }
+}
+
+/// True where the agent itself lives in a pod's network: then it is no node, and may be blocked like any pod.
+pub fn is_pods_own(node: &NodePods) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(own) = Netns::own() else { return true };
+    node.sandboxes.iter().any(|sandbox| match &sandbox.network {
+        Network::Pod(path) => {
+            std::fs::metadata(path).is_ok_and(|file| (file.dev(), file.ino()) == (own.device, own.inode))
+        }
+        _ => false,
+    })
+}
+
+/// Reads the listeners of pods. What cannot be entered has none, and no voice.
+async fn tables(sandboxes: Vec<Arc<Sandbox>>) -> HashMap<IpAddr, (Arc<Sandbox>, Listeners)> {
+    let read = move || {
+        let mut tables = HashMap::new();
+        for sandbox in sandboxes {
+            let Network::Pod(path) = &sandbox.network else { continue };
+            let Ok(netns) = Netns::open(path) else { continue };
+            for ip in &sandbox.addresses {
+                let Ok(listeners) = Listeners::of(&netns) else { break };
+                tables.insert(*ip, (sandbox.clone(), listeners));
+            }
+        }
+        tables
+    };
+    tokio::task::spawn_blocking(read).await.unwrap_or_default()
+}

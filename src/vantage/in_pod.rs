@@ -1,0 +1,109 @@
+//! The network of another pod, from outside: nothing is started in the pod.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
+};
+
+use nix::ifaddrs::getifaddrs;
+use socket2::Socket;
+
+use super::{EnterError, Kind, Netns, Vantage, born};
+use crate::model::Family;
+
+/// Sockets of one family and kind that are born in the first visit: about as many as a sweep has controls.
+const FIRST_BATCH: usize = 8;
+
+/// Sockets that are born in one visit, at most: then what the visit costs is little for each of them.
+const LARGEST_BATCH: usize = 128;
+
+/// Makes its sockets in a pod's network namespace, to be used from anywhere.
+///
+/// They are born in batches, each twice as large as the last, up to 128 or what a second takes: so no more lie idle than were used, or 7. They are
+/// closed, and the namespace with them, when this is dropped.
+#[derive(Debug)]
+pub struct InPod {
+    netns: Netns,
+    has: [bool; 2],
+    largest_batch: usize,
+    pools: [Mutex<Pool>; 4],
+}
+
+/// Sockets of one family and kind that nobody has used.
+#[derive(Debug, Default)]
+struct Pool {
+    idle: Vec<Socket>,
+    /// So many were born in the last visit.
+    batch: usize,
+}
+
+impl InPod {
+    /// Enters the namespace once, to see its addresses.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered.
+    pub fn new(netns: Netns) -> Result<Self, EnterError> {
+        let has = netns.visit(families)?;
+        Ok(Self { netns, has, largest_batch: LARGEST_BATCH, pools: Default::default() })
+    }
+
+    /// For at most so many probes a second: then smaller batches do, and fewer sockets lie idle.
+    #[must_use]
+    pub fn for_pace(mut self, per_second: u32) -> Self {
+        self.largest_batch = usize::try_from(per_second).unwrap_or(LARGEST_BATCH).clamp(FIRST_BATCH, LARGEST_BATCH);
+        self
+    }
+
+    /// Where the sockets are born.
+    pub const fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    fn socket(&self, family: Family, kind: Kind) -> io::Result<Socket> {
+        let pool = &self.pools[2 * usize::from(family == Family::V6) + usize::from(matches!(kind, Kind::Udp))];
+        let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(socket) = pool.idle.pop() {
+            return Ok(socket);
+        }
+        let batch = (2 * pool.batch).clamp(FIRST_BATCH, self.largest_batch);
+        let idle = &mut pool.idle;
+        let made = self.netns.visit(|| -> io::Result<Socket> {
+            let first = born(family, kind)?;
+            // Where descriptors run out, one is enough.
+            idle.extend((1..batch).map_while(|_| born(family, kind).ok()));
+            Ok(first)
+        })?;
+        pool.batch = batch;
+        made
+    }
+}
+
+impl Vantage for InPod {
+    fn tcp(&self, peer: SocketAddr) -> io::Result<Socket> {
+        self.socket(Family::of(peer.ip()), Kind::Tcp)
+    }
+
+    fn udp(&self, peer: SocketAddr) -> io::Result<Socket> {
+        let socket = self.socket(Family::of(peer.ip()), Kind::Udp)?;
+        socket.connect(&peer.into())?;
+        Ok(socket)
+    }
+
+    fn has(&self, family: Family) -> bool {
+        self.has[usize::from(family == Family::V6)]
+    }
+}
+
+/// Which families have an address that leads out of the calling thread's namespace. Both, if it cannot be told.
+fn families() -> [bool; 2] {
+    let Ok(interfaces) = getifaddrs() else { return [true, true] };
+    let mut has = [false, false];
+    for address in interfaces.filter_map(|interface| interface.address) {
+        let v4 = address.as_sockaddr_in().map(|a| a.ip());
+        let v6 = address.as_sockaddr_in6().map(|a| a.ip());
+        has[0] |= v4.is_some_and(|ip| !ip.is_loopback());
+        has[1] |= v6.is_some_and(|ip| !ip.is_loopback() && !ip.is_unicast_link_local());
+    }
+    has
+}

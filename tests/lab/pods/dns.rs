@@ -1,0 +1,78 @@
+//! DNS from pods: each asks its own server, from where it is.
+
+use libtest_mimic::Failed;
+use segprobe::{
+    ledger::Evidence,
+    model::{CheckKind, Reason},
+};
+
+use super::{
+    REJECT,
+    agent::{Agent, Knobs},
+    node::{CONTROL, Node, at, low},
+};
+use crate::{
+    cluster_dns::{ClusterDns, Defences, Flavour, Inventory, Upstream},
+    engine::block_on,
+    fake_cri::FakePod,
+};
+
+/// The server that only one pod may ask; it tells everything.
+const LEAKY: &str = "10.96.0.11";
+
+const KINDS: [CheckKind; 3] = [CheckKind::SrvWildcard, CheckKind::ServiceLookup, CheckKind::ReverseSweep];
+
+pub fn from_pods() -> Result<(), Failed> {
+    let node = Node::new()?;
+    let (clean, _) = node.attach(&[CONTROL])?;
+    let (leaky, _) = node.attach(&[LEAKY])?;
+    let start = |flavour, defences, address: &str| {
+        ClusterDns::new(flavour, Inventory::recorded()).with(defences).start_at(at(address, 53))
+    };
+    let namespaces = Some(["default", "kube-system", "low"].map(String::from).into());
+    let open = Defences { upstream: Upstream::NxDomain, ..Defences::default() };
+    let _clean = clean.run(|| start(Flavour::CoreDns114, Defences { namespaces, ..open.clone() }, CONTROL));
+    let _leaky = leaky.run(|| start(Flavour::CoreDns18, open, LEAKY));
+    let asks = |name: &str, server: &str| FakePod {
+        namespace: "low".into(),
+        dns_servers: vec![server.into()],
+        ..low(&format!("{name}-0"), name)
+    };
+    let _web = node.pod(asks("web", CONTROL), "10.244.1.10")?;
+    let _job = node.pod(asks("job", LEAKY), "10.244.1.11")?;
+    let _cron = node.pod(asks("cron", LEAKY), "10.244.1.12")?;
+    node.policy(&[&format!(
+        "ip saddr != 10.244.1.11 ip daddr {LEAKY} meta l4proto {{ tcp, udp }} th dport 53 {REJECT}"
+    )])?;
+    // The cluster that was recorded has other names and addresses than the lab's.
+    let yaml = Knobs {
+        boundary: "interval: 12s",
+        dns: "{srv-wildcard: judge, service-lookup: judge, reverse-sweep: judge}",
+        targets: vec![("web", "cluster_ip: 10.96.201.90, endpoints: [10.244.1.5]".into())],
+        more: "dns: {timeout: 200ms, ask_again: 100ms, queries_per_second: 2000}\n",
+        ..Knobs::default()
+    }
+    .yaml(&node)
+    .replace("namespaces: [web]", "namespaces: [low]")
+    .replace("namespaces: [payments]", "namespaces: [high]")
+    .replace("namespace: payments", "namespace: high");
+    block_on(&node.host, || async {
+        let agent = Agent::of(&yaml).await;
+        let expected = [
+            ("web", CONTROL, Reason::NothingDisclosed),
+            ("job", LEAKY, Reason::Disclosed),
+            ("cron", LEAKY, Reason::ControlFailed),
+        ];
+        for (name, asked, reason) in expected {
+            let swept = agent.sweep(&format!("app={name}")).await;
+            for kind in KINDS {
+                let result = swept.report.results.iter().find(|r| r.id.kind == kind).expect("every technique");
+                assert_eq!((result.reason, &*result.id.target), (reason, "system"), "{name}: {kind}");
+                let Evidence::Dns(dns) = &result.evidence else { panic!("{result:?}") };
+                let from = dns.from.as_ref().map(|pod| &*pod.name);
+                assert_eq!((from, dns.server), (Some(&*format!("low/{name}-0")), at(asked, 53)));
+            }
+        }
+    });
+    Ok(())
+}

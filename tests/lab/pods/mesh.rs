@@ -1,0 +1,55 @@
+//! Pods of a service mesh, whose sidecar accepts every connection in the target's stead.
+
+use libtest_mimic::Failed;
+use segprobe::{ledger::ControlState, model::Reason};
+
+use super::{
+    agent::{Agent, Knobs},
+    node::{Node, low},
+};
+use crate::{
+    engine::{PORT, block_on},
+    network::Hook,
+};
+
+/// Istio's port for what leaves the pod.
+const OUTBOUND: u16 = 15001;
+
+/// Three pods that nothing keeps away: one whose connects end at its sidecar, one with a sidecar that lets them through, and
+/// one without.
+pub fn meshes() -> Result<(), Failed> {
+    let node = Node::new()?;
+    let _controls = node.controls()?;
+    let meshed = node.pod(low("meshed-0", "meshed"), "10.244.1.10")?;
+    let idle = node.pod(low("idle-0", "idle"), "10.244.1.11")?;
+    let _plain = node.pod(low("plain-0", "plain"), "10.244.1.12")?;
+    let _sidecars = [meshed.listens(OUTBOUND), idle.listens(OUTBOUND)];
+    meshed.namespace.rules(Hook::NatOutput, &[format!("meta l4proto tcp redirect to :{OUTBOUND}")])?;
+    let _open = node.server("10.244.2.20", PORT)?;
+    let targets = vec![("ledger", "endpoints: 10.244.2.20".into())];
+    block_on(&node.host, || async {
+        for (negative, identity, expected) in [
+            (true, "app=meshed", Reason::Captured),
+            (false, "app=meshed", Reason::Captured),
+            (true, "app=idle", Reason::Reached),
+            (false, "app=idle", Reason::Captured),
+            (true, "app=plain", Reason::Reached),
+            (false, "app=plain", Reason::Reached),
+        ] {
+            let agent = Agent::start(&node, &Knobs { targets: targets.clone(), negative, ..Knobs::default() }).await;
+            let swept = agent.sweep(identity).await;
+            let case = format!("{identity}, negative control: {negative}: {:#?}", swept.report);
+            assert_eq!(swept.reason("ledger"), expected, "{case}");
+            assert_eq!(swept.findings().len(), usize::from(expected == Reason::Reached), "{case}");
+            let has_sidecar = identity != "app=plain";
+            assert_eq!(swept.seen("ledger")[0].0.sidecar, has_sidecar.then_some(OUTBOUND), "{case}");
+            let sidecars: Vec<&ControlState> = swept.report.controls.iter().filter(|c| c.kind == "sidecar").collect();
+            match sidecars.as_slice() {
+                [] => assert!(!has_sidecar, "{case}"),
+                [told] => assert!(has_sidecar && !told.ok && told.control.starts_with("15001 ("), "{case}"),
+                _ => panic!("{case}"),
+            }
+        }
+    });
+    Ok(())
+}
