@@ -50,6 +50,9 @@ pub fn run(args: &ConfigArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Listeners of a pod that are shown.
+const MOST_PORTS: usize = 16;
+
 /// What a look into a pod's namespace showed.
 struct Inside {
     id: NetnsId,
@@ -130,14 +133,25 @@ fn witnesses(out: &mut impl Write, config: &Config, pods: &NodePods) -> io::Resu
 fn target(out: &mut impl Write, sandbox: &Sandbox) -> io::Result<()> {
     let said = match inside(sandbox) {
         Ok(Inside { listeners: Some(listeners), .. }) => {
-            let ports: Vec<String> = listeners.ports().map(|port| port.to_string()).collect();
-            let ports = if ports.is_empty() { "no TCP port".into() } else { ports.join(", ") };
-            format!("{}, listens on {ports}", addresses(sandbox))
+            let ports: Vec<u16> = listeners.ports().collect();
+            format!("{}, listens on {}", addresses(sandbox), told_ports(&ports))
         }
         Ok(_) => "the kernel does not tell its listeners".into(),
         Err(why) => format!("not entered: {}", plain(&why)),
     };
     writeln!(out, "  {}  {said}", name(sandbox))
+}
+
+/// A pod may listen on all ports that there are.
+fn told_ports(ports: &[u16]) -> String {
+    if ports.is_empty() {
+        return "no TCP port".into();
+    }
+    let mut told: Vec<String> = ports.iter().take(MOST_PORTS).map(ToString::to_string).collect();
+    if ports.len() > MOST_PORTS {
+        told.push(format!("… ({} ports)", ports.len()));
+    }
+    told.join(", ")
 }
 
 /// A witness that is configured.
@@ -235,6 +249,15 @@ fn rounded(age: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_are_told_up_to_a_line() {
+        assert_eq!(told_ports(&[]), "no TCP port");
+        assert_eq!(told_ports(&[80, 443]), "80, 443");
+        let all: Vec<u16> = (1..=u16::MAX).collect();
+        assert_eq!(told_ports(&all[..16]), "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16");
+        assert_eq!(told_ports(&all), "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, … (65535 ports)");
+    }
 
     #[test]
     fn ages_are_short() {

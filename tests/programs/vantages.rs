@@ -135,8 +135,8 @@ fn who_would_be_used_is_shown_and_why_others_are_not() {
     let ended = vantages(&path);
     assert!(!ended.stdout.contains(hostile), "{ended:?}");
     for line in [
-        "vantage of zone low: web/app=shop (2 pods)\n",
-        "    web/shop-0  127.0.0.1, network ",
+        "\nProbed from, zone low: 8 pods of 7 identities\n",
+        "  web/app=shop\n    web/shop-0  127.0.0.1, net:[",
         "      DNS 10.96.0.10, search web.svc.cluster.local svc.cluster.local\n",
         "      the runtime does not tell its DNS servers: those of the configuration are used\n",
         "      its search list speaks of other.example, not of dns.zone\n",
@@ -144,10 +144,10 @@ fn who_would_be_used_is_shown_and_why_others_are_not() {
         "    web/hidden  inconclusive: its runtime hides its network",
         "    web/garbled  inconclusive: ",
         "    web/silent  inconclusive: the runtime gave no verbose status\n",
-        "witness of zone high: payments/ledger-0\n    127.0.0.1, listening on ",
-        "witness of zone high: payments/ledger-1\n    not entered: open network namespace",
-        "witness `node`: no: the agent lives in a pod's network; set hostNetwork: true\n",
-        "\nnot used:\n",
+        "\nWitnesses, zone high\n  payments/ledger-0  127.0.0.1, listens on ",
+        "  payments/ledger-1  not entered: open network namespace",
+        "  the node itself: not used, the agent lives in a pod's network: set hostNetwork: true\n",
+        "\nNot used: 5 sandboxes\n",
         "  payments/out-of-scope: its labels are of no zone\n",
         "  kube-system/dns: its namespace is in no zone\n",
         "  web/on-host: it has the host's network: policies do not bind it\n",
@@ -169,7 +169,7 @@ fn who_would_be_used_is_shown_and_why_others_are_not() {
     // Nobody here is no fault.
     runtime.change(Vec::clear);
     let ended = vantages(&path);
-    assert!(ended.stdout.contains("no pod of a zone that a boundary starts from can be probed from on this node\n"));
+    assert!(ended.stdout.contains("  no pod of it can be probed from: nothing is tested on this node\n"));
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
