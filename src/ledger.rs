@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use crate::{
     model::{AddressKind, CheckId, CheckKind, Expect, Identity, Mode, PodName, Reason, VantageMode, Verdict},
     observation::{AddressSeen, DnsSeen, NodeSeen, Rotation},
-    plan::{BoundaryPlan, Leg, Plan},
+    plan::{Asked, BoundaryPlan, Leg, Part, Plan},
 };
 use findings::Findings;
 pub use findings::{Closed, Finding};
@@ -28,6 +28,8 @@ pub struct SweepReport {
     pub boundary: Arc<str>,
     /// From where.
     pub source: Arc<Identity>,
+    /// What was asked.
+    pub part: Part,
     /// Wall clock at its start, for people and files only.
     pub started: Timestamp,
     /// When the last result was judged, on the monotonic clock.
@@ -276,7 +278,7 @@ struct State {
     checks: BTreeMap<Arc<CheckId>, Entry>,
     boundaries: Vec<BoundaryView>,
     counts: BTreeMap<(Arc<str>, CheckKind), FindingCount>,
-    sources: BTreeMap<(Arc<str>, Arc<Identity>), Swept>,
+    sources: BTreeMap<Asked, Swept>,
     config_hash: Arc<str>,
     not_tested: Vec<crate::plan::NotTested>,
     node: Option<NodeView>,
@@ -284,7 +286,7 @@ struct State {
     snapshot: Option<Arc<Snapshot>>,
 }
 
-/// The last sweep of a boundary from one source.
+/// The last sweep of one part of one boundary from one source.
 #[derive(Debug)]
 struct Swept {
     started: Timestamp,
@@ -353,9 +355,9 @@ impl Ledger {
         }
         let State { boundaries, counts, sources, .. } = &mut *state;
         counts.retain(|(boundary, _), _| boundaries.iter().any(|b| b.name == *boundary));
-        let planned: BTreeSet<(&Arc<str>, &Arc<Identity>)> =
-            plan.legs.iter().map(|leg| (&leg.boundary.boundary.name, &leg.stand.source.identity)).collect();
-        sources.retain(|(boundary, source), _| planned.contains(&(boundary, source)));
+        let planned: BTreeSet<Asked> =
+            plan.legs.iter().flat_map(|leg| leg.parts().map(|part| leg.asked(part))).collect();
+        sources.retain(|asked, _| planned.contains(asked));
         state.config_hash = config_hash.into();
         state.not_tested = plan.not_tested.clone();
         state.snapshot = None;
@@ -369,13 +371,19 @@ impl Ledger {
         state.snapshot = None;
     }
 
-    /// Records a sweep. Results of checks that are no longer planned, or no longer in that mode, are dropped.
+    /// Records a sweep. Results of checks that are no longer in that mode are dropped, and of those that are no longer planned
+    /// all but what failed: it is told, and is over.
     pub fn record(&self, report: &SweepReport) -> Vec<Transition> {
         let mut state = self.state();
         let mut transitions = Vec::new();
         for result in &report.results {
-            let known = state.checks.get_mut(&result.id).filter(|entry| entry.mode == result.mode);
-            let Some(entry) = known else { continue };
+            let Some(entry) = state.checks.get_mut(&result.id) else {
+                state.record_last_words(report, result, &mut transitions);
+                continue;
+            };
+            if entry.mode != result.mode {
+                continue;
+            }
             let before = view(&result.id, entry).reason_at(report.ended);
             let first = entry.result.is_none();
             if let Evidence::Reach(addresses) = &result.evidence {
@@ -410,7 +418,7 @@ impl Ledger {
                 took: report.took,
                 controls: report.controls.clone(),
             };
-            state.sources.insert((report.boundary.clone(), report.source.clone()), swept);
+            state.sources.insert((report.boundary.clone(), report.source.clone(), report.part), swept);
         }
         state.snapshot = None;
         transitions
@@ -438,6 +446,21 @@ impl Ledger {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The last pod of an identity ended while it was probed from: what it reached is a finding that is gone.
+    fn record_last_words(&mut self, report: &SweepReport, result: &CheckResult, transitions: &mut Vec<Transition>) {
+        let counted = self.counts.get_mut(&(report.boundary.clone(), result.id.kind));
+        let Some(count) = counted.filter(|_| result.mode == Mode::Judge) else { return };
+        let mut findings = Findings::default();
+        let opened = findings.record(result, transitions);
+        transitions.extend(findings.iter().map(|finding| finding.closed(&result.id, Closed::Gone, result.judged)));
+        if opened > 0 {
+            count.total += opened;
+            count.last = Some(result.at);
+        }
     }
 }
 
@@ -477,8 +500,8 @@ fn boundary_view(planned: &BoundaryPlan) -> BoundaryView {
 }
 
 /// A boundary is swept when it was swept from each of its sources.
-fn with_sweeps(view: &BoundaryView, sources: &BTreeMap<(Arc<str>, Arc<Identity>), Swept>) -> BoundaryView {
-    let sweeps = || sources.iter().filter(|((boundary, _), _)| *boundary == view.name).map(|(_, swept)| swept);
+fn with_sweeps(view: &BoundaryView, sources: &BTreeMap<Asked, Swept>) -> BoundaryView {
+    let sweeps = || sources.iter().filter(|((boundary, ..), _)| *boundary == view.name).map(|(_, swept)| swept);
     let completed = sweeps().map(|swept| swept.completed).min();
     let took = sweeps().map(|swept| swept.took).max();
     let began = sweeps().map(|swept| swept.started).min();

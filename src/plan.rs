@@ -58,15 +58,27 @@ pub struct Leg {
     pub boundary: Arc<BoundaryPlan>,
     /// Who asks.
     pub stand: Stand,
-    /// The checks of what can be reached.
+    /// What can be reached; of the node itself, which pods run here.
     pub reach: Arc<[Check]>,
-    /// All others.
-    pub others: Box<[Check]>,
+    /// What DNS tells.
+    pub dns: Box<[Check]>,
     /// What its vantages may reach, and what nobody may.
     pub controls: Arc<ControlAddresses>,
     /// What is not tested from here, beside what nobody tests.
     pub not_tested: Vec<NotTested>,
 }
+
+/// The two things that a leg asks. Each takes its own time, so that neither waits for the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// What can be reached, and which pods run on this node.
+    Reach,
+    /// What DNS tells.
+    Dns,
+}
+
+/// A boundary, the source that it is swept from, and what is asked: what is swept by itself.
+pub type Asked = (Arc<str>, Arc<Identity>, Part);
 
 /// What a source may reach, and what nobody may.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -248,6 +260,11 @@ impl ControlAddresses {
                 PositiveControl::Address(address) => list.push(*address),
             }
         }
+        // In a pod's network the loopback is the pod itself: reached, it proves nothing of the way out.
+        if source.zone.is_some() {
+            positive.retain(|control| !control.ip().is_loopback());
+            positive_udp.retain(|control| !control.ip().is_loopback());
+        }
         let mut negative = config.negative.clone();
         for control in &mut negative {
             let in_range =
@@ -272,15 +289,15 @@ impl Leg {
         let controls = ControlAddresses::new(config, &stand.source);
         let mut not_tested = Vec::new();
         families_without_control(&planned.boundary, &reach, &controls, &mut not_tested);
-        let others = dns_checks(config, planned, &stand.source, &mut not_tested);
+        let dns = dns_checks(config, planned, &stand.source, &mut not_tested);
         let controls = Arc::new(controls);
-        Self { boundary: planned.clone(), stand, reach, others: others.into(), controls, not_tested }
+        Self { boundary: planned.clone(), stand, reach, dns: dns.into(), controls, not_tested }
     }
 
     fn with_speakers(&self, stand: Stand) -> Self {
-        let Self { boundary, reach, others, controls, not_tested, .. } = self;
-        let (reach, others, controls) = (reach.clone(), others.clone(), controls.clone());
-        Self { boundary: boundary.clone(), stand, reach, others, controls, not_tested: not_tested.clone() }
+        let Self { boundary, reach, dns, controls, not_tested, .. } = self;
+        let (reach, dns, controls) = (reach.clone(), dns.clone(), controls.clone());
+        Self { boundary: boundary.clone(), stand, reach, dns, controls, not_tested: not_tested.clone() }
     }
 
     /// What is asked of the node itself.
@@ -301,8 +318,8 @@ impl Leg {
         Some(Self {
             boundary: planned.clone(),
             stand: Stand { source: Arc::new(source), speakers: Speakers::Node },
-            reach: Arc::default(),
-            others: [Check { id: Arc::new(id), mode, question: Question::CoResidency }].into(),
+            reach: [Check { id: Arc::new(id), mode, question: Question::CoResidency }].into(),
+            dns: Box::default(),
             controls: Arc::default(),
             not_tested: Vec::new(),
         })
@@ -310,7 +327,25 @@ impl Leg {
 
     /// All its checks.
     pub fn checks(&self) -> impl Iterator<Item = &Check> {
-        self.reach.iter().chain(&self.others)
+        self.reach.iter().chain(&self.dns)
+    }
+
+    /// The checks of one part.
+    pub fn part(&self, part: Part) -> &[Check] {
+        match part {
+            Part::Reach => &self.reach,
+            Part::Dns => &self.dns,
+        }
+    }
+
+    /// What tells a part of it from all others.
+    pub fn asked(&self, part: Part) -> Asked {
+        (self.boundary.boundary.name.clone(), self.stand.source.identity.clone(), part)
+    }
+
+    /// Its parts that ask something.
+    pub fn parts(&self) -> impl Iterator<Item = Part> {
+        [Part::Reach, Part::Dns].into_iter().filter(|part| !self.part(*part).is_empty())
     }
 }
 

@@ -34,17 +34,17 @@ use crate::{
         stands::{Speakers, zone_of},
     },
     ledger::{Carried, CheckResult, ControlState, DnsEvidence, Evidence, Pair, SweepReport},
-    model::{AddressKind, CheckId, Family, PodName, Reason, Transport, WitnessKind},
+    model::{AddressKind, CheckId, Expect, Family, PodName, Reason, Transport, WitnessKind},
     observation::{AddressSeen, DnsSeen, NodeSeen, TcpOutcome, TcpSeen, WitnessSaw},
     pace::{Pace, Paces},
-    plan::{Check, Leg, Plan, Question},
+    plan::{Check, Leg, Part, Plan, Question},
     probe::Reach,
     vantage::{Listeners, Own, Vantage},
     verdict::{Controls, PlaceSeen, TcpRule, judge_address, judge_check, judge_co_residency, judge_witness},
 };
 use attempts::{Attempts, Job, Slot};
 use speakers::{Mute, Speaker};
-pub use turns::Turns;
+pub use turns::{Turns, Waiters};
 use witnesses::Witnesses;
 pub use witnesses::is_pods_own;
 
@@ -141,38 +141,47 @@ impl Sweeper {
         self.progress.clone()
     }
 
-    /// Sweeps one leg once: from the agent's own network, or from the pods whose `turn` it is and those with open findings;
-    /// `carried` is what earlier sweeps left to do.
-    pub async fn sweep(self: &Arc<Self>, leg: &Leg, turn: &[Arc<Sandbox>], carried: &Carried) -> SweepReport {
+    /// Sweeps one part of a leg once: from the agent's own network, or from the pods whose `turn` it is and those with open
+    /// findings; `carried` is what earlier sweeps left to do.
+    pub async fn sweep(
+        self: &Arc<Self>,
+        leg: &Leg,
+        part: Part,
+        turn: &[Arc<Sandbox>],
+        carried: &Carried,
+    ) -> SweepReport {
         let (started, began) = (Timestamp::now(), Instant::now());
-        let (results, controls) = match &leg.stand.speakers {
-            Speakers::Nobody(reason) => (leg.checks().map(|check| unasked(check, None, *reason)).collect(), Vec::new()),
-            Speakers::Node => (leg.checks().map(|check| self.co_residency(leg, check)).collect(), Vec::new()),
-            Speakers::Own | Speakers::Pods(_) => Box::pin(self.probe(leg, turn, carried)).await,
+        let without_controls = |results| (results, Vec::new());
+        let (results, controls) = match (&leg.stand.speakers, part) {
+            (Speakers::Nobody(reason), _) => {
+                without_controls(leg.part(part).iter().map(|check| unasked(check, None, *reason, carried)).collect())
+            }
+            (Speakers::Node, _) => {
+                without_controls(leg.part(part).iter().map(|check| self.co_residency(leg, check)).collect())
+            }
+            (Speakers::Own | Speakers::Pods(_), Part::Reach) => Box::pin(self.reach_from_all(leg, turn, carried)).await,
+            (Speakers::Own | Speakers::Pods(_), Part::Dns) => {
+                without_controls(Box::pin(self.ask_dns(leg, turn, carried)).await)
+            }
         };
         let (boundary, source) = (leg.boundary.boundary.name.clone(), leg.stand.source.identity.clone());
-        SweepReport { boundary, source, started, ended: Instant::now(), took: began.elapsed(), results, controls }
+        SweepReport { boundary, source, part, started, ended: Instant::now(), took: began.elapsed(), results, controls }
     }
 
-    /// Sends, from every speaker at the same time.
-    async fn probe(
+    /// What can be reached, from every speaker at the same time.
+    async fn reach_from_all(
         self: &Arc<Self>,
         leg: &Leg,
         turn: &[Arc<Sandbox>],
         carried: &Carried,
     ) -> (Vec<Arc<CheckResult>>, Vec<ControlState>) {
-        let (speakers, mutes) = self.speakers(leg, turn, carried);
-        let speakers: Vec<Arc<Speaker>> = speakers.into_iter().map(Arc::new).collect();
-        let pinned = |pod: &Option<Arc<PodName>>| pod.is_some() && *pod == carried.dns_from;
-        let asks = speakers.iter().find(|s| pinned(&s.pod)).or_else(|| speakers.iter().find(|s| !s.only_pinned));
-        let dns = asks.map(|speaker| self.spawn_dns(leg, speaker, carried));
-
+        let (speakers, mutes) = self.speakers(leg, turn, carried).await;
         let witnesses = Arc::new(self.witnesses(leg).await);
         let swept = speakers.iter().map(|speaker| Box::pin(self.reach_from(leg, speaker, &witnesses, carried)));
         let (judged, controls): (Vec<Vec<Judged>>, Vec<Vec<ControlState>>) = join_all(swept).await.into_iter().unzip();
 
         let (now, at) = (Instant::now(), Timestamp::now());
-        let mut results = Vec::with_capacity(leg.reach.len() + leg.others.len());
+        let mut results = Vec::with_capacity(leg.reach.len());
         for (check, addresses) in leg.reach.iter().zip(merged(&leg.reach, judged, &mutes, carried)) {
             // A check of which nothing was due keeps its verdict.
             if !addresses.is_empty() {
@@ -186,14 +195,18 @@ impl Sweeper {
                 }));
             }
         }
-        match (dns, mutes.iter().find(|mute| !mute.only_pinned)) {
-            (Some(dns), _) => results.extend(dns.join_all().await.into_iter().flatten()),
-            (None, Some(mute)) => {
-                results.extend(leg.others.iter().map(|check| unasked(check, Some(&mute.pod), mute.reason)));
-            }
-            (None, None) => {}
-        }
         (results, controls.into_iter().flatten().collect())
+    }
+
+    /// What DNS tells, to one speaker.
+    async fn ask_dns(self: &Arc<Self>, leg: &Leg, turn: &[Arc<Sandbox>], carried: &Carried) -> Vec<Arc<CheckResult>> {
+        match self.asker(leg, turn, carried).await {
+            Ok(speaker) => {
+                let asked = self.spawn_dns(leg, &Arc::new(speaker), carried);
+                asked.join_all().await.into_iter().flatten().collect()
+            }
+            Err(mute) => leg.dns.iter().map(|check| unasked(check, Some(&mute.pod), mute.reason, carried)).collect(),
+        }
     }
 
     /// What can be reached from one place.
@@ -215,10 +228,6 @@ impl Sweeper {
         let mut rounds = Transport::BOTH.map(make_rounds);
         let mut per_check: Vec<Vec<AddressSeen>> = checks.iter().map(|_| Vec::new()).collect();
         let jobs = self.jobs(leg, speaker, &carried.pinned, &mut per_check).await;
-        if speaker.only_pinned && jobs.is_empty() {
-            // It is here for DNS.
-            return (Vec::new(), Vec::new());
-        }
         self.progress.plan(jobs.len());
         run_all(&mut rounds).await;
         let stop = CancellationToken::new();
@@ -235,7 +244,8 @@ impl Sweeper {
             reach: self.reach(boundary),
             spacing: self.config.pace.spacing,
             pace: speaker.pace.clone(),
-            new_until: speaker.new_until,
+            // What is promised to be open needs no grace.
+            new_until: speaker.new_until.filter(|_| boundary.expect == Expect::Blocked),
             new_targets: self.new_targets(leg),
             startup_window: self.config.pods.as_ref().map(|pods| pods.startup_window).unwrap_or_default(),
             in_flight: self.in_flight.clone(),
@@ -263,8 +273,7 @@ impl Sweeper {
         };
         let mut place = PlaceSeen { sidecar: speaker.sidecar.is_some(), gone: false };
         let mut own_controls = digest(place);
-        let is_amiss = |controls: &Controls| Family::ALL.iter().any(|f| !controls.is_proven(*f));
-        let amiss = rounds.iter().zip(&own_controls).any(|(r, digested)| r.is_used() && is_amiss(digested));
+        let amiss = rounds.iter().zip(&own_controls).any(|(r, digested)| r.families().any(|f| !digested.is_proven(f)));
         place.gone = speaker.is_gone(self, amiss).await;
         if place.gone {
             own_controls = digest(place);
@@ -293,8 +302,8 @@ impl Sweeper {
         let rule = TcpRule { expect: boundary.expect, closed: boundary.closed };
         let witness_controls = rounds.each_ref().map(|rounds| {
             let digest = |(witness, rounds): &(witnesses::Witness, Vec<_>)| {
-                let controls = Controls::digest(rounds, &leg.controls.negative, [false; 2], PlaceSeen::default());
-                (witness.by, controls)
+                let place = witness.place(self);
+                (witness.by, Controls::digest(rounds, &leg.controls.negative, [false; 2], place), place.gone)
             };
             rounds.witnesses.iter().map(digest).collect::<Vec<_>>()
         });
@@ -308,9 +317,12 @@ impl Sweeper {
                 witness.after = Some(WitnessSaw::Listener { listening });
             }
             let by = seen.witness.as_ref().map(|witness| witness.by);
-            let controls = witness_controls[over].iter().find(|(kind, _)| Some(*kind) == by);
-            let captured = controls.is_some_and(|(_, c)| seen.address.is_some_and(|a| c.is_captured(a)));
-            let says = judge_witness(seen.witness.as_deref(), captured);
+            // There is one of a kind for each zone.
+            let of_witness = witness_controls[over].iter().find(|(kind, ..)| Some(*kind) == by);
+            let doubtful = of_witness.is_some_and(|(_, controls, gone)| {
+                *gone || seen.address.is_some_and(|address| controls.is_captured(address))
+            });
+            let says = judge_witness(seen.witness.as_deref(), doubtful);
             let around = match seen.address {
                 Some(address) => own_controls[over].around(address, seen.started, seen.ended),
                 None => own_controls[over].around_nowhere(),
@@ -499,15 +511,16 @@ fn merged(checks: &[Check], judged: Vec<Vec<Judged>>, mutes: &[Mute], carried: &
     merged
 }
 
-/// The result of a check that nobody could ask.
-fn unasked(check: &Check, from: Option<&Arc<PodName>>, reason: Reason) -> Arc<CheckResult> {
+/// The result of a check that nobody could ask. What was known of DNS lists is kept for whoever can.
+fn unasked(check: &Check, from: Option<&Arc<PodName>>, reason: Reason, carried: &Carried) -> Arc<CheckResult> {
     let evidence = match check.question {
         Question::Reach { .. } => {
             let none = AddressSeen { from: from.cloned(), ..nothing_seen() };
             Evidence::Reach([(none, reason)].into())
         }
         Question::Dns { server, kind } => {
-            let (from, protected, seen) = (from.cloned(), Arc::default(), DnsSeen::default());
+            let lists = carried.dns.get(&check.id).map(|result| result.lists().to_vec()).unwrap_or_default();
+            let (from, protected, seen) = (from.cloned(), Arc::default(), DnsSeen { lists, ..DnsSeen::default() });
             Evidence::Dns(Box::new(DnsEvidence { server, kind, from, protected, seen }))
         }
         Question::CoResidency => Evidence::Node(Box::default()),

@@ -35,7 +35,7 @@ use crate::{
     },
     ledger::{Ledger, NodeView, SweepReport, Transition},
     model::VantageMode,
-    plan::{NotTested, Plan},
+    plan::NotTested,
     sweep::{
         Sweeper, is_pods_own,
         schedule::{Observer, Schedule},
@@ -99,6 +99,17 @@ struct Sweeping {
     schedule: Schedule,
     /// The pods of this node, where they are needed.
     node: Option<Pods>,
+}
+
+impl Sweeping {
+    /// The pods that are known, where another configuration asks the same runtime.
+    fn known_pods(&self, other: &Config) -> NodePods {
+        let socket = |config: &Config| config.pods.as_ref().map(|pods| pods.socket.clone());
+        match &self.node {
+            Some(node) if socket(&self.loaded.config) == socket(other) => node.borrow().clone(),
+            _ => NodePods::default(),
+        }
+    }
 }
 
 /// What was last tried to load, so that a bad file is not complained of again and again.
@@ -169,8 +180,8 @@ impl Agent<'_> {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Starts the sweeps of a configuration.
-    fn start(&self, mut loaded: Loaded, node: Option<Node>, before: Option<&Plan>) -> Sweeping {
+    /// Starts the sweeps of a configuration, after those of another.
+    fn start(&self, mut loaded: Loaded, node: Option<Node>, before: Option<&Sweeping>) -> Sweeping {
         let most = most_in_flight(self.descriptors);
         if let Some(config) = Arc::get_mut(&mut loaded.config)
             && config.pace.in_flight > most
@@ -190,7 +201,7 @@ impl Agent<'_> {
         }
         let sweeper = Sweeper::new(config.clone(), plan.clone(), node.clone(), self.run.icmp_evidence);
         // At the start of the agent nobody knows who is new.
-        let known = before.map(Plan::endpoints).filter(|_| config.pods.is_some());
+        let known = before.map(|before| before.loaded.plan.endpoints()).filter(|_| config.pods.is_some());
         let new =
             known.into_iter().flat_map(|known| plan.endpoints().into_iter().filter(move |ip| !known.contains(ip)));
         let now = Instant::now();
@@ -203,6 +214,10 @@ impl Agent<'_> {
         let observer: Arc<dyn Observer> =
             Arc::new(Recorder { ledger: self.ledger.clone(), metrics: self.metrics.clone(), names_in_log });
         let schedule = Schedule::new(sweeper, self.ledger.clone(), observer);
+        let schedule = match before {
+            Some(before) => schedule.after(&before.schedule),
+            None => schedule,
+        };
         // What is known of not being tested belongs to another configuration.
         self.told.store(Arc::default());
         let mut sweeping = Sweeping { loaded, schedule, node };
@@ -244,10 +259,10 @@ impl Agent<'_> {
                 match can_enter(&loaded.config) {
                     Err(failure) => Err(failure.to_string()),
                     Ok(()) => {
-                        let node = Node::look(&loaded.config).await;
+                        let node = Node::look_again(&loaded.config, sweeping.known_pods(&loaded.config)).await;
                         sweeping.schedule.stop().await;
                         let old = sweeping.loaded.plan.clone();
-                        *sweeping = self.start(loaded, node, Some(&*old));
+                        *sweeping = self.start(loaded, node, Some(sweeping));
                         let new = &sweeping.loaded.plan.boundaries;
                         let kept = |name: &Arc<str>| new.iter().any(|b| b.boundary.name == *name);
                         let names = old.boundaries.iter().map(|b| &b.boundary.name);

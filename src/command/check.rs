@@ -72,9 +72,9 @@ async fn sweep_all(mut loaded: Loaded, run: &Run) -> Result<Arc<Snapshot>, Failu
     let progress = io::stderr().is_terminal().then(|| tokio::spawn(show_progress(sweeper.progress())));
     for planned in &plan.boundaries {
         let legs = plan.legs.iter().filter(|leg| Arc::ptr_eq(&leg.boundary, planned));
-        let sweeps = legs.map(async |leg| {
+        let sweeps = legs.flat_map(|leg| leg.parts().map(move |part| (leg, part))).map(async |(leg, part)| {
             let turn = Turns::default().next(&leg.stand.speakers, 1);
-            ledger.record(&sweeper.sweep(leg, &turn, &Carried::default()).await);
+            ledger.record(&sweeper.sweep(leg, part, &turn, &Carried::default()).await);
         });
         join_all(sweeps).await;
     }

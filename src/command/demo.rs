@@ -11,6 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, browse, run_info, runtime};
@@ -75,9 +76,11 @@ async fn demonstrate(lab: Lab, listener: Option<TcpListener>) -> Result<ExitCode
     let began = Instant::now();
     let mut first = Vec::new();
     for leg in &plan.legs {
-        let report = sweeper.sweep(leg, &[], &Carried::default()).await;
-        ledger.record(&report);
-        first.push(report);
+        let carried = Carried::default();
+        for report in join_all(leg.parts().map(|part| sweeper.sweep(leg, part, &[], &carried))).await {
+            ledger.record(&report);
+            first.push(report);
+        }
     }
     let surprises = surprises(&lab, &ledger.snapshot(), Instant::now());
     print(&lab, &ledger.snapshot(), began.elapsed(), &surprises)

@@ -33,9 +33,14 @@ pub struct Node {
 impl Node {
     /// Asks the runtime, where the configuration needs it.
     pub async fn look(config: &Config) -> Option<Self> {
+        Self::look_again(config, NodePods::default()).await
+    }
+
+    /// The same where something is known already: it stays where the runtime does not tell.
+    pub async fn look_again(config: &Config, known: NodePods) -> Option<Self> {
         let config = config.pods.clone()?;
         let mut client = Client::new(&config.socket);
-        let (known, pods) = watch::channel(NodePods::default());
+        let (known, pods) = watch::channel(known);
         let problem = look(&mut client, &config, &known).await.err();
         Some(Self { pods, problem, client, config, known })
     }

@@ -375,6 +375,7 @@ fn finding(ledger: &mut crate::ledger::Ledger, view: &CheckView) -> Arc<[crate::
     ledger.record(&crate::ledger::SweepReport {
         boundary: "b".into(),
         source: view.id.source.clone(),
+        part: crate::plan::Part::Reach,
         started: Timestamp::UNIX_EPOCH,
         ended: Instant::now(),
         took: Duration::ZERO,
@@ -500,6 +501,7 @@ fn report_of(snapshot: &Snapshot) -> SweepReport {
     SweepReport {
         boundary: "b".into(),
         source: snapshot.checks[0].id.source.clone(),
+        part: crate::plan::Part::Reach,
         started: Timestamp::UNIX_EPOCH,
         ended: Instant::now(),
         took: Duration::from_secs(1),

@@ -86,7 +86,7 @@ fn plan_from(boundaries: Vec<(Boundary, Vec<Check>)>, speakers: &Speakers) -> Pl
             boundary: Arc::new(planned),
             stand: Stand { source: source.clone(), speakers: speakers.clone() },
             reach: checks,
-            others: Box::default(),
+            dns: Box::default(),
             controls: Arc::default(),
             not_tested: Vec::new(),
         })
@@ -171,6 +171,7 @@ impl Bench {
         let report = SweepReport {
             boundary: "b".into(),
             source: source(),
+            part: crate::plan::Part::Reach,
             started: Timestamp::UNIX_EPOCH,
             ended: self.now,
             took: Duration::from_secs(3),
@@ -311,9 +312,24 @@ fn what_a_new_plan_leaves_out_is_gone_at_once() {
     let nothing = plan(vec![(boundary("b", Expect::Blocked), vec![])]);
     assert_eq!(closed(&bench.follow(&nothing)), [(Some(pair(2)), Closed::Gone)]);
     assert!(bench.ledger.snapshot().checks.is_empty());
-    // A sweep that was under way says nothing any more.
-    assert_eq!(bench.sweep(&id, Endpoint, &[(2, true, Reached)]), []);
+    // What a sweep that was under way did not reach says nothing any more.
+    assert_eq!(bench.sweep(&id, Endpoint, &[(2, true, Blocked), (3, true, Reason::VantageGone)]), []);
     assert!(bench.ledger.snapshot().checks.is_empty());
+}
+
+#[test]
+fn what_the_last_pod_of_an_identity_reached_is_told_although_it_is_gone() {
+    let (mut bench, id) = one(Endpoint);
+    let key = ("b".into(), CheckKind::TcpConnect);
+    bench.follow(&plan(vec![(boundary("b", Expect::Blocked), vec![])]));
+    let told = bench.sweep(&id, Endpoint, &[(1, true, Reached), (2, true, Reason::VantageGone)]);
+    assert_eq!(opened(&told), [Some(pair(1))]);
+    assert_eq!(closed(&told), [(Some(pair(1)), Closed::Gone)]);
+    let snapshot = bench.ledger.snapshot();
+    assert_eq!((snapshot.findings[&key].total, snapshot.checks.len()), (1, 0));
+    // A boundary that is no more has nobody to tell.
+    bench.follow(&plan(vec![]));
+    assert_eq!(bench.sweep(&id, Endpoint, &[(1, true, Reached)]), []);
 }
 
 #[test]
@@ -454,6 +470,7 @@ fn a_control_of_several_boundaries_is_as_good_as_its_worst_sweep() {
     let report = |boundary: &str, ok| SweepReport {
         boundary: boundary.into(),
         source: source.clone(),
+        part: crate::plan::Part::Reach,
         started: Timestamp::UNIX_EPOCH,
         ended: bench.now,
         took: Duration::ZERO,
@@ -710,7 +727,7 @@ fn from_identities(names: &[&str]) -> (Plan, Vec<Arc<CheckId>>) {
             boundary: whole.boundaries[0].clone(),
             stand: Stand { source, speakers: speakers(&[name]) },
             reach: [tcp(&id, Endpoint, [Address::Ip(ip(1))])].into(),
-            others: Box::default(),
+            dns: Box::default(),
             controls: Arc::default(),
             not_tested: Vec::new(),
         };
@@ -731,6 +748,7 @@ fn a_boundary_is_as_far_as_the_slowest_of_its_sources() {
         bench.ledger.record(&SweepReport {
             boundary: "b".into(),
             source,
+            part: crate::plan::Part::Reach,
             started: Timestamp::from_second(started).unwrap(),
             ended: bench.now,
             took: Duration::from_secs(took),
@@ -769,6 +787,7 @@ fn what_several_pods_of_an_identity_control_is_as_good_as_the_worst() {
         bench.ledger.record(&SweepReport {
             boundary: "b".into(),
             source: ids[0].source.clone(),
+            part: crate::plan::Part::Reach,
             started: Timestamp::UNIX_EPOCH,
             ended: bench.now,
             took: Duration::ZERO,

@@ -426,7 +426,7 @@ fn what_is_asked_from_a_source_that_stays_is_the_same_in_memory() {
     };
     let (before, after) = (of(&first, "y"), of(&second, "y"));
     assert!(Arc::ptr_eq(&before.reach, &after.reach) && Arc::ptr_eq(&before.controls, &after.controls));
-    assert!(before.others.iter().zip(&after.others).all(|(a, b)| Arc::ptr_eq(&a.id, &b.id)));
+    assert!(before.dns.iter().zip(&after.dns).all(|(a, b)| Arc::ptr_eq(&a.id, &b.id)));
     assert!(Arc::ptr_eq(&before.boundary, &of(&second, "w").boundary), "the boundary is the same for all");
     let (Speakers::Pods(had), Speakers::Pods(has)) = (&stays.speakers, &after.stand.speakers) else { panic!() };
     assert!(Arc::ptr_eq(had, has), "who speaks now is not who spoke before");
@@ -457,24 +457,32 @@ fn dns_is_asked_of_the_pods_own_servers() {
     let config = from_pods(
         "boundaries: [{name: a, from: low, to: high, dns: {reverse-sweep: off, service-lookup: off, namespace-oracle: off, pod-oracle: off}}]\n",
     );
-    let plan = plan(&config, &[stand("low", "x", &SYSTEM), stand("low", "y", &SYSTEM[1..]), stand("low", "z", &[])]);
+    let servers: [SocketAddr; 2] = ["10.96.0.10:53".parse().unwrap(), "10.96.0.11:53".parse().unwrap()];
+    let plan = plan(&config, &[stand("low", "x", &servers), stand("low", "y", &servers[1..]), stand("low", "z", &[])]);
     let asked = |at: usize| plan.legs[at].checks().skip(1).map(told).collect::<Vec<_>>();
     assert_eq!(
         asked(0),
-        ["a srv-wildcard system: judge 127.0.0.53:53", "a srv-wildcard system-2: judge 127.0.0.54:53"]
+        ["a srv-wildcard system: judge 10.96.0.10:53", "a srv-wildcard system-2: judge 10.96.0.11:53"]
     );
-    assert_eq!(asked(1), ["a srv-wildcard system: judge 127.0.0.54:53"]);
+    assert_eq!(asked(1), ["a srv-wildcard system: judge 10.96.0.11:53"]);
     assert_eq!(asked(2), [""; 0]);
     let gap = "a: srv-wildcard of zone `high`: no DNS server is configured or known";
     assert!(gaps(&plan).contains(&gap.to_owned()), "{:?}", gaps(&plan));
     // The named resolver is everybody's, the system's each one's own.
-    assert!(plan.legs.iter().all(|leg| leg.controls.positive == ["127.0.0.53:53".parse().unwrap()]));
     let mut config = from_pods(TWO);
+    config.dns.resolver = DnsServer::Named("r".into(), servers[0], AddressKind::Endpoint);
+    let plan = super::plan(&config, &[stand("low", "x", &servers[1..]), stand("low", "z", &[])]);
+    assert!(plan.legs.iter().all(|leg| leg.controls.positive == [servers[0]]));
     config.dns.resolver = DnsServer::System;
-    let plan = super::plan(&config, &[stand("low", "x", &SYSTEM[1..]), stand("low", "z", &[])]);
-    assert_eq!((&*plan.legs[0].controls.positive, &*plan.legs[0].controls.positive_udp), (&SYSTEM[1..], &SYSTEM[1..]));
-    assert!(plan.legs[1].controls.positive.is_empty());
-    assert!(plan.legs[1].not_tested.iter().any(|n| n.what == "ipv4 targets"), "{:?}", plan.legs[1].not_tested);
+    // What is on the pod's own loopback proves nothing of the way out of it.
+    let local = [SYSTEM[0], servers[1], "[::1]:53".parse().unwrap()];
+    let plan = super::plan(&config, &[stand("low", "x", &local), stand("low", "z", &[]), stand("low", "l", &SYSTEM)]);
+    assert_eq!(plan.legs[0].controls.positive, [servers[1]]);
+    assert_eq!(plan.legs[0].controls.positive_udp, [servers[1]]);
+    for leg in &plan.legs[1..3] {
+        assert!(leg.controls.positive.is_empty());
+        assert!(leg.not_tested.iter().any(|n| n.what == "ipv4 targets"), "{:?}", leg.not_tested);
+    }
 }
 
 #[test]

@@ -209,8 +209,8 @@ impl Attempts {
         Some((self.startup_window.saturating_sub(left), until))
     }
 
-    /// Tries again until it is open no more, or nobody is new. Gives the time from the newer one's start until it was first
-    /// not open, in milliseconds; none where it stays open.
+    /// Tries again until it is blocked, or nobody is new. Gives the time from the newer one's start until it was first blocked,
+    /// in milliseconds; none where it never was: it stays open, or its pod ended before.
     async fn outlive(&self, job: &Job, since: Duration, until: Instant) -> Option<NonZeroU32> {
         let began = Instant::now();
         while Instant::now() < until {
@@ -218,7 +218,8 @@ impl Attempts {
             self.pace.turn().await;
             // It was blocked when it was sent, not when the wait for its answer was over.
             let tried = began.elapsed();
-            if reach(job.transport, &*self.vantage, &job.address, &self.reach).await.outcome != TcpOutcome::Open {
+            let seen = reach(job.transport, &*self.vantage, &job.address, &self.reach).await;
+            if is_blocked(seen.outcome) {
                 let length = u32::try_from((since + tried).as_millis()).unwrap_or(u32::MAX);
                 return NonZeroU32::new(length.max(1));
             }
@@ -240,6 +241,12 @@ impl Attempts {
             ended,
         }
     }
+}
+
+/// True where somebody, if only by silence, kept it from being open; false where it could not be tried.
+const fn is_blocked(outcome: TcpOutcome) -> bool {
+    use TcpOutcome::{Closed, Filtered, Refused, Rejected};
+    matches!(outcome, Closed | Filtered | Refused | Rejected)
 }
 
 fn is_open(seen: &[TcpSeen]) -> bool {
@@ -318,8 +325,7 @@ mod tests {
     async fn a_witness_is_asked_about_endpoints_only() {
         for (kind, asked) in [(AddressKind::Endpoint, 2), (AddressKind::Virtual, 0)] {
             let vantage = Arc::new(Counting::default());
-            let witness =
-                Witness { by: WitnessKind::Source, name: "w".into(), vantage: vantage.clone(), pace: None, only: None };
+            let witness = Witness::new(WitnessKind::Source, "w".into(), vantage.clone());
             let attempts = attempts_from(Witnesses { connecting: vec![witness], ..Witnesses::default() });
             let address = "127.0.0.1:1".parse().unwrap();
             let seen = attempts

@@ -50,6 +50,7 @@ impl Rounds {
             Transport::Tcp => &controls.positive,
             Transport::Udp => &controls.positive_udp,
         };
+        let known: Vec<SocketAddr> = known.iter().copied().filter(|p| !speaker.is_itself(p.ip())).collect();
         let mut positive = Vec::new();
         for family in Family::ALL {
             let of_family: Vec<SocketAddr> = known.iter().copied().filter(|p| Family::of(p.ip()) == *family).collect();
@@ -74,9 +75,10 @@ impl Rounds {
         }
     }
 
-    /// True where something is asked over this transport.
-    pub fn is_used(&self) -> bool {
-        !self.positive.is_empty() || !self.negative.is_empty()
+    /// The families that have positive controls.
+    pub fn families(&self) -> impl Iterator<Item = Family> {
+        let has = |family: &Family| self.positive.iter().any(|p| Family::of(p.ip()) == *family);
+        Family::ALL.iter().copied().filter(has)
     }
 
     /// One round of all controls.

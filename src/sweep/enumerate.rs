@@ -61,7 +61,7 @@ impl Sweeper {
         carried: &Carried,
     ) -> JoinSet<Vec<Arc<CheckResult>>> {
         let mut servers: Vec<(SocketAddr, AddressKind, Vec<Asked>)> = Vec::new();
-        for check in &leg.others {
+        for check in &leg.dns {
             let Question::Dns { server, kind } = check.question else { continue };
             let lists = carried.dns.get(&check.id).map(|result| result.lists().to_vec()).unwrap_or_default();
             let asked = Asked { id: check.id.clone(), mode: check.mode, lists };
@@ -107,7 +107,8 @@ impl Sweeper {
         let settings = Settings {
             timeout: config.timeout,
             attempts: config.attempts,
-            sockets: config.sockets as usize,
+            // More would take turns of the pod's pace from what is asked beside DNS.
+            sockets: if speaker.pod.is_some() { 1 } else { config.sockets as usize },
             in_flight: config.in_flight as usize,
             ask_again: config.ask_again,
             // What is left is for repeats and controls.

@@ -1,21 +1,25 @@
-//! When boundaries are swept: each at its own interval, from a random phase and with jitter, never two sweeps of one
-//! boundary at once.
+//! When boundaries are swept: each part at the boundary's interval, from a random phase and with jitter, never two sweeps of
+//! one part from one identity at once; and new pods at once, beside whatever runs.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
-
-use rand::Rng;
-use tokio::{sync::watch, time::Instant};
-use tokio_util::{
-    sync::{CancellationToken, DropGuard},
-    task::TaskTracker,
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
 };
 
-use super::{Sweeper, Turns};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use rand::Rng;
+use tokio::{sync::watch, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Sweeper, Waiters};
 use crate::{
-    inventory::stands::{Speakers, age},
-    ledger::{Ledger, SweepReport, Transition},
-    model::Identity,
-    plan::Leg,
+    inventory::{
+        cri::Sandbox,
+        stands::{Speakers, age},
+    },
+    ledger::{Carried, Ledger, SweepReport, Transition},
+    plan::{Asked, Leg, Part},
 };
 
 /// A pod that is younger was not there when the pods were last looked at.
@@ -29,58 +33,68 @@ pub trait Observer: Send + Sync + 'static {
     fn overran(&self, boundary: &str, times: u64);
 }
 
-/// The running sweeps: one task for each leg, started and stopped as identities come and go.
+/// The running sweeps: one task for each part of each leg, started and stopped as identities come and go.
 pub struct Schedule {
     sweeper: Arc<Sweeper>,
     ledger: Arc<Ledger>,
     observer: Arc<dyn Observer>,
+    waiters: Arc<Waiters>,
     stop: CancellationToken,
     tasks: TaskTracker,
-    legs: HashMap<(Arc<str>, Arc<Identity>), Running>,
-}
-
-struct Running {
-    leg: watch::Sender<Arc<Leg>>,
-    /// Stops it when it is dropped.
-    _stop: DropGuard,
+    /// A task whose sender is dropped ends what it began, and ends.
+    legs: HashMap<Asked, watch::Sender<Arc<Leg>>>,
 }
 
 impl Schedule {
     /// Nothing runs yet.
     pub fn new(sweeper: Arc<Sweeper>, ledger: Arc<Ledger>, observer: Arc<dyn Observer>) -> Self {
+        let waiters = Arc::new(Waiters::new(turn_within(&sweeper)));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        Self { sweeper, ledger, observer, stop, tasks, legs: HashMap::new() }
+        Self { sweeper, ledger, observer, waiters, stop, tasks, legs: HashMap::new() }
+    }
+
+    /// Goes on with the turns of a schedule that was stopped.
+    #[must_use]
+    pub fn after(mut self, stopped: &Self) -> Self {
+        self.waiters = Arc::new(stopped.waiters.promising(turn_within(&self.sweeper)));
+        self
     }
 
     /// Sweeps these legs from now on, and no others.
     pub fn follow(&mut self, legs: &[Arc<Leg>]) {
         let mut before = std::mem::take(&mut self.legs);
-        for leg in legs {
-            let key = (leg.boundary.boundary.name.clone(), leg.stand.source.identity.clone());
-            let running = match before.remove(&key) {
+        for (leg, part) in legs.iter().flat_map(|leg| leg.parts().map(move |part| (leg, part))) {
+            let asked = leg.asked(part);
+            let running = match before.remove(&asked) {
                 Some(running) => {
-                    running.leg.send_if_modified(|known| {
+                    running.send_if_modified(|known| {
                         let changed = !Arc::ptr_eq(known, leg);
                         known.clone_from(leg);
                         changed
                     });
                     running
                 }
-                None => self.start(leg.clone()),
+                None => self.start(leg.clone(), part),
             };
-            self.legs.insert(key, running);
+            self.legs.insert(asked, running);
         }
+        self.waiters.keep(&self.legs.keys().cloned().collect::<HashSet<_>>());
     }
 
-    fn start(&self, leg: Arc<Leg>) -> Running {
-        let stop = self.stop.child_token();
-        let (sender, receiver) = watch::channel(leg);
-        let (sweeper, ledger) = (self.sweeper.clone(), self.ledger.clone());
-        let (observer, told) = (self.observer.clone(), stop.clone());
-        self.tasks.spawn(async move {
-            let _ = told.run_until_cancelled(keep_sweeping(sweeper, ledger, observer, receiver)).await;
-        });
-        Running { leg: sender, _stop: stop.drop_guard() }
+    fn start(&self, leg: Arc<Leg>, part: Part) -> watch::Sender<Arc<Leg>> {
+        let asked = leg.asked(part);
+        let (sender, legs) = watch::channel(leg);
+        let sweeping = Sweeping {
+            sweeper: self.sweeper.clone(),
+            ledger: self.ledger.clone(),
+            observer: self.observer.clone(),
+            waiters: self.waiters.clone(),
+            asked,
+            legs,
+        };
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move { stop.run_until_cancelled(sweeping.run()).await });
+        sender
     }
 
     /// Stops all sweeps and waits for their end.
@@ -91,38 +105,83 @@ impl Schedule {
     }
 }
 
-/// Sweeps one leg for ever, at its interval; and at once where a pod is new.
-async fn keep_sweeping(
+fn turn_within(sweeper: &Sweeper) -> u32 {
+    sweeper.config.pods.as_ref().map_or(1, |pods| pods.turn_within)
+}
+
+/// Sweeps one part of one leg for ever, at its interval; and at once where a pod is new.
+struct Sweeping {
     sweeper: Arc<Sweeper>,
     ledger: Arc<Ledger>,
     observer: Arc<dyn Observer>,
-    mut legs: watch::Receiver<Arc<Leg>>,
-) {
-    let interval = legs.borrow().boundary.boundary.interval;
-    let within = sweeper.config.pods.as_ref().map_or(1, |pods| pods.turn_within);
-    let mut turns = Turns::default();
-    // The first sweep comes soon: a new agent is wanted for its verdicts, and a new pod may be open for a moment only.
-    let mut due = Instant::now() + if is_new(&legs.borrow()) { Duration::ZERO } else { first(interval) };
-    loop {
-        let (turn, is_due) = tokio::select! {
-            () = tokio::time::sleep_until(due) => (turns.next(&legs.borrow_and_update().stand.speakers, within), true),
-            Ok(()) = legs.changed() => (turns.newcomers(&legs.borrow_and_update().stand.speakers), false),
-        };
-        if turn.is_empty() && !is_due {
-            continue;
-        }
-        let leg = legs.borrow().clone();
-        let carried = ledger.carried(&leg);
-        let report = sweeper.sweep(&leg, &turn, &carried).await;
-        let transitions = ledger.record(&report);
-        observer.swept(&report, &transitions);
-        if is_due {
-            let (next, missed) = next_due(due, Instant::now(), interval);
-            if missed > 0 {
-                observer.overran(&leg.boundary.boundary.name, missed);
+    waiters: Arc<Waiters>,
+    asked: Asked,
+    legs: watch::Receiver<Arc<Leg>>,
+}
+
+/// Why a sweep was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Due,
+    Newcomers,
+}
+
+impl Sweeping {
+    async fn run(mut self) {
+        let interval = self.legs.borrow().boundary.boundary.interval;
+        // The first sweep comes soon: a new agent is wanted for its verdicts, and a new pod may be open for a moment only.
+        let mut due = Instant::now() + if is_new(&self.legs.borrow()) { Duration::ZERO } else { first(interval) };
+        let mut running: FuturesUnordered<BoxFuture<'static, (Why, SweepReport)>> = FuturesUnordered::new();
+        let (mut sweeps, mut newcomers) = (false, false);
+        let mut is_wanted = true;
+        while is_wanted || !running.is_empty() {
+            tokio::select! {
+                biased;
+                Some((why, report)) = running.next() => {
+                    let transitions = self.ledger.record(&report);
+                    self.observer.swept(&report, &transitions);
+                    match why {
+                        Why::Newcomers => newcomers = false,
+                        Why::Due => {
+                            sweeps = false;
+                            let (next, missed) = next_due(due, Instant::now(), interval);
+                            if missed > 0 {
+                                self.observer.overran(&self.asked.0, missed);
+                            }
+                            due = next + jitter(interval);
+                        }
+                    }
+                }
+                changed = self.legs.changed(), if is_wanted => is_wanted = changed.is_ok(),
+                () = tokio::time::sleep_until(due), if is_wanted && !sweeps => {
+                    let leg = self.legs.borrow_and_update().clone();
+                    let turn = self.waiters.next(&self.asked, &leg.stand.speakers);
+                    let carried = self.ledger.carried(&leg);
+                    running.push(self.sweep(Why::Due, leg, turn, carried));
+                    sweeps = true;
+                }
             }
-            due = next + jitter(interval);
+            // A DNS server's lists go on from sweep to sweep: there the new have the next turn.
+            if is_wanted && !newcomers && self.asked.2 == Part::Reach {
+                let leg = self.legs.borrow().clone();
+                let turn = self.waiters.newcomers(&self.asked, &leg.stand.speakers);
+                if !turn.is_empty() {
+                    running.push(self.sweep(Why::Newcomers, leg, turn, Carried::default()));
+                    newcomers = true;
+                }
+            }
         }
+    }
+
+    fn sweep(
+        &self,
+        why: Why,
+        leg: Arc<Leg>,
+        turn: Vec<Arc<Sandbox>>,
+        carried: Carried,
+    ) -> BoxFuture<'static, (Why, SweepReport)> {
+        let (sweeper, part) = (self.sweeper.clone(), self.asked.2);
+        async move { (why, sweeper.sweep(&leg, part, &turn, &carried).await) }.boxed()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
+    path::Path,
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
@@ -13,11 +14,11 @@ use tracing::warn;
 use super::Sweeper;
 use crate::{
     inventory::{
-        cri::{Network, Sandbox},
-        stands::{Speakers, age, unusable},
+        cri::Sandbox,
+        stands::{NodePods, Speakers, age, path_of, unusable},
     },
     ledger::Carried,
-    model::{PodName, Reason},
+    model::{Expect, PodName, Reason},
     pace::{Pace, Paces},
     plan::Leg,
     vantage::{EnterError, InPod, Listeners, Netns, Vantage},
@@ -38,7 +39,16 @@ pub(super) struct Speaker {
     pub sidecar: Option<(u16, &'static str)>,
     /// Until then what is open from here may be open only because the pod is new.
     pub new_until: Option<Instant>,
-    inside: Option<Arc<InPod>>,
+    inside: Option<Inside>,
+}
+
+/// A pod that was entered.
+#[derive(Clone)]
+pub(super) struct Inside {
+    pub sandbox: Arc<Sandbox>,
+    pub vantage: Arc<InPod>,
+    /// None where the kernel does not tell.
+    pub listeners: Option<Arc<Listeners>>,
 }
 
 /// A pod that cannot speak, and why.
@@ -56,53 +66,94 @@ pub(super) fn pod_name(sandbox: &Sandbox) -> Arc<PodName> {
 
 impl Sweeper {
     /// Opens what speaks in this sweep: the pods whose turn it is, and those with open findings.
-    pub(super) fn speakers(&self, leg: &Leg, turn: &[Arc<Sandbox>], carried: &Carried) -> (Vec<Speaker>, Vec<Mute>) {
+    pub(super) async fn speakers(
+        &self,
+        leg: &Leg,
+        turn: &[Arc<Sandbox>],
+        carried: &Carried,
+    ) -> (Vec<Speaker>, Vec<Mute>) {
         let Speakers::Pods(pods) = &leg.stand.speakers else {
-            let own = Speaker {
-                pod: None,
-                vantage: self.own.clone(),
-                pace: Paces::new([self.pace.clone()]),
-                pod_pace: None,
-                only_pinned: false,
-                sidecar: None,
-                new_until: None,
-                inside: None,
-            };
-            return (vec![own], Vec::new());
+            return (vec![self.itself()], Vec::new());
         };
         let has_turn = |pod: &Sandbox| turn.iter().any(|t| t.id == pod.id);
         let has_finding = |pod: &Sandbox| {
             let is_from = |from: &Option<Arc<PodName>>| from.as_ref().is_some_and(|f| f.sandbox == pod.id);
-            carried.pinned.values().flatten().any(|pair| is_from(&pair.from)) || is_from(&carried.dns_from)
+            carried.pinned.values().flatten().any(|pair| is_from(&pair.from))
         };
+        let speaking = pods.iter().filter(|pod| has_turn(pod) || has_finding(pod)).cloned().collect();
         let (mut speakers, mut mutes) = (Vec::new(), Vec::new());
-        for pod in pods.iter().filter(|pod| has_turn(pod) || has_finding(pod)) {
-            match self.speaker(pod, !has_turn(pod)) {
-                Ok(speaker) => speakers.push(speaker),
-                Err(reason) => mutes.push(Mute { pod: pod_name(pod), reason, only_pinned: !has_turn(pod) }),
+        for (pod, entered) in self.enter(speaking).await {
+            let only_pinned = !has_turn(&pod);
+            match entered {
+                Ok(inside) => speakers.push(Speaker { only_pinned, ..self.pod(inside) }),
+                Err(reason) => mutes.push(Mute { pod: pod_name(&pod), reason, only_pinned }),
             }
         }
         (speakers, mutes)
     }
 
-    fn speaker(&self, sandbox: &Arc<Sandbox>, only_pinned: bool) -> Result<Speaker, Reason> {
-        if let Some(reason) = unusable(sandbox) {
-            return Err(reason);
+    /// Opens who asks DNS in this sweep: the pod that has an open finding, else the one whose turn it is.
+    pub(super) async fn asker(&self, leg: &Leg, turn: &[Arc<Sandbox>], carried: &Carried) -> Result<Speaker, Mute> {
+        let Speakers::Pods(pods) = &leg.stand.speakers else { return Ok(self.itself()) };
+        let pinned = carried.dns_from.as_ref().and_then(|from| pods.iter().find(|pod| pod.id == from.sandbox));
+        let chosen = pinned.or(turn.first()).unwrap_or(&pods[0]).clone();
+        let mut entered = self.enter(vec![chosen.clone()]).await;
+        match entered.pop().map(|(_, entered)| entered) {
+            Some(Ok(inside)) => Ok(self.pod(inside)),
+            Some(Err(reason)) => Err(Mute { pod: pod_name(&chosen), reason, only_pinned: false }),
+            None => Err(Mute { pod: pod_name(&chosen), reason: Reason::LocalError, only_pinned: false }),
         }
-        let (inside, listeners) = enter(sandbox).map_err(|error| self.cannot_enter(sandbox, &error))?;
-        let per_second = self.config.pods.as_ref().map_or(u32::MAX, |pods| pods.per_second);
-        let (inside, pod_pace) = (Arc::new(inside.for_pace(per_second)), self.pod_pace(sandbox));
+    }
+
+    fn itself(&self) -> Speaker {
+        Speaker {
+            pod: None,
+            vantage: self.own.clone(),
+            pace: Paces::new([self.pace.clone()]),
+            pod_pace: None,
+            only_pinned: false,
+            sidecar: None,
+            new_until: None,
+            inside: None,
+        }
+    }
+
+    fn pod(&self, inside: Inside) -> Speaker {
+        let pod_pace = self.pod_pace(&inside.sandbox);
         let window = self.config.pods.as_ref().map(|pods| pods.startup_window).unwrap_or_default();
-        Ok(Speaker {
-            pod: Some(pod_name(sandbox)),
-            vantage: inside.clone(),
+        Speaker {
+            pod: Some(pod_name(&inside.sandbox)),
+            vantage: inside.vantage.clone(),
             pace: Paces::new([pod_pace.clone(), self.pace.clone()]).in_step(self.began),
             pod_pace: Some(pod_pace),
-            only_pinned,
-            sidecar: listeners.as_ref().and_then(|listeners| listeners.sidecars().next()),
-            new_until: new_until(sandbox, window),
+            only_pinned: false,
+            sidecar: inside.sidecar(),
+            new_until: new_until(&inside.sandbox, window),
             inside: Some(inside),
-        })
+        }
+    }
+
+    /// Enters pods, each with what keeps it from being entered. On a thread that may wait: a pod can have as many listeners as
+    /// it likes.
+    pub(super) async fn enter(&self, sandboxes: Vec<Arc<Sandbox>>) -> Vec<(Arc<Sandbox>, Result<Inside, Reason>)> {
+        let per_second = self.config.pods.as_ref().map_or(u32::MAX, |pods| pods.per_second);
+        let all = move || -> Vec<_> {
+            let each = sandboxes.into_iter().map(|sandbox| {
+                let entered = path_of(&sandbox).map(|path| enter(&sandbox, path, per_second));
+                (sandbox, entered)
+            });
+            each.collect()
+        };
+        let entered = tokio::task::spawn_blocking(all).await.unwrap_or_default();
+        let judged = entered.into_iter().map(|(sandbox, entered)| {
+            let entered = match entered {
+                Some(Ok(inside)) => Ok(inside),
+                Some(Err(error)) => Err(self.cannot_enter(&sandbox, &error)),
+                None => Err(unusable(&sandbox).unwrap_or(Reason::VantageClosed)),
+            };
+            (sandbox, entered)
+        });
+        judged.collect()
     }
 
     /// Tells why once, and not in every sweep.
@@ -137,6 +188,10 @@ impl Sweeper {
     /// Until when each address may be open only because its pod is new: one that runs here, or was listed only lately.
     pub(super) fn new_targets(&self, leg: &Leg) -> HashMap<IpAddr, Instant> {
         let (Some(node), Some(pods)) = (&self.node, &self.config.pods) else { return HashMap::new() };
+        // What is promised to be open needs no grace.
+        if leg.boundary.boundary.expect == Expect::Open {
+            return HashMap::new();
+        }
         let until = |since: Instant| Some(since + pods.startup_window).filter(|until| *until > Instant::now());
         let listed = self.listed_since.iter().filter_map(|(ip, since)| Some((*ip, until(*since)?)));
         let mut new: HashMap<IpAddr, Instant> = listed.collect();
@@ -158,36 +213,45 @@ fn new_until(sandbox: &Sandbox, window: Duration) -> Option<Instant> {
     (sandbox.created <= Timestamp::now()).then(|| Instant::now() + left)
 }
 
-/// Opens a pod's network namespace; its listeners are none where the kernel does not tell.
-fn enter(sandbox: &Sandbox) -> Result<(InPod, Option<Listeners>), EnterError> {
-    let path = match &sandbox.network {
-        Network::Pod(path) => path.as_path(),
-        _ => std::path::Path::new(""),
-    };
+/// Opens a pod's network namespace.
+fn enter(sandbox: &Arc<Sandbox>, path: &Path, per_second: u32) -> Result<Inside, EnterError> {
     let netns = Netns::open(path)?;
-    let listeners = Listeners::of(&netns).ok();
-    Ok((InPod::new(netns)?, listeners))
+    let listeners = Listeners::of(&netns).ok().map(Arc::new);
+    let vantage = Arc::new(InPod::new(netns)?.for_pace(per_second));
+    Ok(Inside { sandbox: sandbox.clone(), vantage, listeners })
+}
+
+impl Inside {
+    /// A port on which a known sidecar listens.
+    pub fn sidecar(&self) -> Option<(u16, &'static str)> {
+        self.listeners.as_ref()?.sidecars().next()
+    }
 }
 
 impl Speaker {
+    /// True where an address is its own: what it reaches there has not left the pod.
+    pub fn is_itself(&self, ip: IpAddr) -> bool {
+        self.inside.as_ref().is_some_and(|inside| ip.is_loopback() || inside.sandbox.addresses.contains(&ip))
+    }
+
     /// True where the pod is gone now. If something is `amiss`, which its end would explain, the runtime's next list is
     /// waited for: a pod's network is taken down a moment before its namespace.
     pub async fn is_gone(&self, sweeper: &Sweeper, amiss: bool) -> bool {
-        let (Some(inside), Some(pod)) = (&self.inside, &self.pod) else { return false };
-        let is_gone = || {
-            let is_listed = |node: &crate::inventory::stands::NodePods| {
-                node.sandboxes.iter().any(|s| s.id == pod.sandbox && s.ready)
-            };
-            !inside.netns().is_there() || sweeper.node.as_ref().is_some_and(|node| !is_listed(&node.borrow()))
-        };
-        if amiss && !is_gone() {
+        let Some(inside) = &self.inside else { return false };
+        if amiss && !sweeper.is_gone(inside) {
             sweeper.next_list().await;
         }
-        is_gone()
+        sweeper.is_gone(inside)
     }
 }
 
 impl Sweeper {
+    /// True where a pod is gone, by its namespace or by the runtime's word.
+    pub(super) fn is_gone(&self, inside: &Inside) -> bool {
+        let is_listed = |node: &NodePods| node.sandboxes.iter().any(|s| s.id == inside.sandbox.id && s.ready);
+        !inside.vantage.netns().is_there() || self.node.as_ref().is_some_and(|node| !is_listed(&node.borrow()))
+    }
+
     /// Waits until the runtime has told its pods once more, two polls at most.
     async fn next_list(&self) {
         let (Some(node), Some(pods)) = (&self.node, &self.config.pods) else { return };

@@ -2,13 +2,60 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::inventory::{cri::Sandbox, stands::Speakers};
+use crate::{
+    inventory::{cri::Sandbox, stands::Speakers},
+    plan::{Asked, Part},
+};
 
 /// More pods than this do not speak in one extra sweep because they are new; the rest has its turn soon.
 const MOST_NEWCOMERS: usize = 8;
+
+/// The turns of everybody who asks. They outlive a reload: whoever waited goes on waiting.
+#[derive(Debug)]
+pub struct Waiters {
+    within: u32,
+    turns: Mutex<HashMap<Asked, Turns>>,
+}
+
+impl Waiters {
+    /// Every pod is to have its turn within so many sweeps.
+    pub fn new(within: u32) -> Self {
+        Self { within, turns: Mutex::default() }
+    }
+
+    /// The same, with another promise.
+    #[must_use]
+    pub fn promising(&self, within: u32) -> Self {
+        Self { within, turns: Mutex::new(std::mem::take(&mut self.turns())) }
+    }
+
+    /// The pods that speak in the next sweep; of those that ask DNS only the first does. See [`Turns::next`].
+    pub fn next(&self, asked: &Asked, speakers: &Speakers) -> Vec<Arc<Sandbox>> {
+        let within = match (asked.2, speakers) {
+            // One at a time, so that DNS is asked once a sweep.
+            (Part::Dns, Speakers::Pods(pods)) => u32::try_from(pods.len()).unwrap_or(u32::MAX),
+            _ => self.within,
+        };
+        self.turns().entry(asked.clone()).or_default().next(speakers, within)
+    }
+
+    /// See [`Turns::newcomers`].
+    pub fn newcomers(&self, asked: &Asked, speakers: &Speakers) -> Vec<Arc<Sandbox>> {
+        self.turns().entry(asked.clone()).or_default().newcomers(speakers)
+    }
+
+    /// Forgets all others.
+    pub fn keep(&self, asked: &HashSet<Asked>) {
+        self.turns().retain(|known, _| asked.contains(known));
+    }
+
+    fn turns(&self) -> MutexGuard<'_, HashMap<Asked, Turns>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// How long each pod of one identity has waited.
 #[derive(Debug, Default)]

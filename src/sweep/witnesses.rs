@@ -6,11 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use super::{Sweeper, speakers::pod_name};
+use super::{
+    Sweeper,
+    speakers::{Inside, pod_name},
+};
 use crate::{
     config::WitnessWho,
     inventory::{
-        cri::{Network, Sandbox},
+        cri::{Labels, Network, Sandbox},
         stands::{NodePods, witness, zone_of},
     },
     model::{AddressKind, Expect, Family, Transport, VantageMode, WitnessKind},
@@ -18,7 +21,8 @@ use crate::{
     pace::Paces,
     plan::Leg,
     probe::{Reach, reach},
-    vantage::{InPod, Listeners, Netns, Own, Vantage},
+    vantage::{Listeners, Netns, Own, Vantage},
+    verdict::PlaceSeen,
 };
 
 /// Somebody who is known to be allowed to reach a zone.
@@ -29,6 +33,8 @@ pub(super) struct Witness {
     pub vantage: Arc<dyn Vantage>,
     /// The pod's own budget, where it is a pod.
     pub pace: Option<Paces>,
+    /// The pod, where it is one.
+    pub inside: Option<Inside>,
     /// The only addresses that it speaks for; none where it speaks for all.
     pub only: Option<Arc<HashSet<IpAddr>>>,
 }
@@ -91,6 +97,16 @@ impl Voucher<'_> {
 }
 
 impl Witness {
+    pub fn new(by: WitnessKind, name: Arc<str>, vantage: Arc<dyn Vantage>) -> Self {
+        Self { by, name, vantage, pace: None, inside: None, only: None }
+    }
+
+    /// What is known of its place: a sidecar there would vouch for the dead, and a pod that ended for nobody.
+    pub fn place(&self, sweeper: &Sweeper) -> PlaceSeen {
+        let Some(inside) = &self.inside else { return PlaceSeen::default() };
+        PlaceSeen { sidecar: inside.sidecar().is_some(), gone: sweeper.is_gone(inside) }
+    }
+
     pub async fn look(&self, transport: Transport, address: &SocketAddr, how: &Reach) -> WitnessSaw {
         if let Some(pace) = &self.pace {
             pace.turn().await;
@@ -108,7 +124,7 @@ impl Sweeper {
         let endpoints: HashSet<IpAddr> = leg.reach.iter().flat_map(|check| check.question.endpoints()).collect();
         let node = self.node.as_ref().map(|node| node.borrow().clone()).unwrap_or_default();
         let here = self.pods_here(leg, &node, &endpoints);
-        let connecting = self.connecting(leg, &node, &here);
+        let connecting = self.connecting(leg, &node, &here).await;
         let tables = match self.config.vantage.mode {
             VantageMode::Own => HashMap::new(),
             VantageMode::Pods => tables(here).await,
@@ -127,39 +143,33 @@ impl Sweeper {
         node.sandboxes.iter().filter(is_target).cloned().collect()
     }
 
-    fn connecting(&self, leg: &Leg, node: &NodePods, here: &[Arc<Sandbox>]) -> Vec<Witness> {
+    async fn connecting(&self, leg: &Leg, node: &NodePods, here: &[Arc<Sandbox>]) -> Vec<Witness> {
         let zone = &leg.boundary.boundary.to;
-        let per_second = self.config.pods.as_ref().map_or(u32::MAX, |pods| pods.per_second);
-        let of_zone = self.config.witnesses.iter().filter(|w| w.zone == *zone);
-        let speaker = |who: &WitnessWho| match who {
-            WitnessWho::Node if is_pods_own(node) => None,
-            WitnessWho::Node => Some(Witness {
-                by: WitnessKind::Node,
-                name: "this node".into(),
-                vantage: Arc::new(Own::new()),
-                pace: None,
-                only: Some(Arc::new(here.iter().flat_map(|s| s.addresses.iter().copied()).collect())),
-            }),
-            WitnessWho::Pods(labels) => {
-                let (sandbox, path) = witness(&self.config, node, zone, labels)?;
-                let inside = Netns::open(path).and_then(InPod::new).ok()?.for_pace(per_second);
-                Some(Witness {
-                    by: WitnessKind::Pod,
-                    name: pod_name(sandbox).name.clone(),
-                    vantage: Arc::new(inside),
-                    pace: Some(Paces::new([self.pod_pace(sandbox)])),
-                    only: None,
-                })
-            }
-            WitnessWho::Source(source) => Some(Witness {
-                by: WitnessKind::Source,
-                name: source.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ").into(),
-                vantage: Arc::new(Own::from_addresses(source)),
-                pace: None,
-                only: None,
-            }),
-        };
-        of_zone.filter_map(|w| speaker(&w.who)).collect()
+        let mut connecting = Vec::new();
+        for of_zone in self.config.witnesses.iter().filter(|w| w.zone == *zone) {
+            connecting.extend(match &of_zone.who {
+                WitnessWho::Node if is_pods_own(node) => None,
+                WitnessWho::Node => {
+                    let only = here.iter().flat_map(|s| s.addresses.iter().copied()).collect();
+                    let own = Witness::new(WitnessKind::Node, "this node".into(), Arc::new(Own::new()));
+                    Some(Witness { only: Some(Arc::new(only)), ..own })
+                }
+                WitnessWho::Pods(labels) => self.witness_pod(node, zone, labels).await,
+                WitnessWho::Source(source) => {
+                    let name = source.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ").into();
+                    Some(Witness::new(WitnessKind::Source, name, Arc::new(Own::from_addresses(source))))
+                }
+            });
+        }
+        connecting
+    }
+
+    async fn witness_pod(&self, node: &NodePods, zone: &Arc<str>, labels: &Labels) -> Option<Witness> {
+        let (sandbox, _) = witness(&self.config, node, zone, labels)?;
+        let inside = self.enter(vec![sandbox.clone()]).await.pop()?.1.ok()?;
+        let pace = Some(Paces::new([self.pod_pace(sandbox)]));
+        let pod = Witness::new(WitnessKind::Pod, pod_name(sandbox).name.clone(), inside.vantage.clone());
+        Some(Witness { pace, inside: Some(inside), ..pod })
     }
 }
 

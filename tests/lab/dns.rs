@@ -15,7 +15,7 @@ use segprobe::{
     inventory::stands::Stand,
     ledger::{Carried, SweepReport},
     model::{CheckKind, Family, Reason, Verdict},
-    plan::plan,
+    plan::{Part, plan},
     sweep::Sweeper,
 };
 
@@ -129,7 +129,7 @@ fn reasons(report: &SweepReport, server: &str) -> Reasons {
 }
 
 async fn sweep(sweeper: &Arc<Sweeper>) -> SweepReport {
-    sweeper.sweep(&sweeper.plan.legs[0], &[], &Carried::default()).await
+    sweeper.sweep(&sweeper.plan.legs[0], Part::Dns, &[], &Carried::default()).await
 }
 
 /// Every technique but a transfer, and a transfer: it knows TCP only.

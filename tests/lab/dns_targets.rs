@@ -9,7 +9,7 @@ use segprobe::{
     ledger::{Carried, Evidence},
     model::{CheckKind, Family, Reason},
     observation::TcpOutcome,
-    plan::plan,
+    plan::{Part, plan},
     sweep::Sweeper,
 };
 
@@ -82,7 +82,7 @@ fn sweep(network: &Network, family: Family, witness: bool) -> (TcpOutcome, Reaso
     let plan = plan(&config, &[Stand::own(&config, &[], "low")]);
     let report = block_on(&network.client, || async move {
         let sweeper = Arc::new(Sweeper::new(Arc::new(config), Arc::new(plan), None, true));
-        sweeper.sweep(&sweeper.plan.legs[0], &[], &Carried::default()).await
+        sweeper.sweep(&sweeper.plan.legs[0], Part::Reach, &[], &Carried::default()).await
     });
     let [result] = &report.results[..] else { panic!("{:?}", report.results) };
     assert_eq!(result.id.kind, CheckKind::DnsQuery);

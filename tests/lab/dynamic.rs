@@ -16,6 +16,7 @@ use segprobe::{
     export::{Run, metrics::Metrics},
     ledger::{Carried, Closed, Ledger, SweepReport, Transition},
     model::{Family, Reason, Verdict},
+    plan::Part,
     sweep::{
         Sweeper,
         schedule::{Observer, Schedule},
@@ -68,7 +69,7 @@ fn rules(network: &Network, family: Family, rules: &[&str]) -> Result<(), String
 
 async fn sweep(sweeper: &Arc<Sweeper>, ledger: &Ledger) -> SweepReport {
     let leg = &sweeper.plan.legs[0];
-    sweeper.sweep(leg, &[], &ledger.carried(leg)).await
+    sweeper.sweep(leg, Part::Reach, &[], &ledger.carried(leg)).await
 }
 
 /// How many sweeps came to each conclusion, each with a sweeper of its own, every second one with a witness.
@@ -79,7 +80,7 @@ fn repeat(network: &Network, knobs: &Knobs, family: Family) -> BTreeMap<Reason, 
         let one = async |index: usize| {
             let witness = (index % 2 == 1).then(|| fill("$witness", family));
             let sweeper = Knobs { witness, ..knobs.clone() }.sweeper(true);
-            let report = sweeper.sweep(&sweeper.plan.legs[0], &[], &Carried::default()).await;
+            let report = sweeper.sweep(&sweeper.plan.legs[0], Part::Reach, &[], &Carried::default()).await;
             report.results[0].reason
         };
         let mut counts = BTreeMap::new();

@@ -13,6 +13,7 @@ use segprobe::{
     ledger::{Carried, CheckResult, Evidence, SweepReport},
     model::{Family, Via},
     observation::{Icmp, TcpOutcome},
+    plan::Part,
 };
 use serde::Deserialize;
 
@@ -251,7 +252,7 @@ impl Scenario {
             let changing = scope.spawn(change);
             let report = block_on(&network.client, || async {
                 let sweeper = knobs.sweeper(icmp_evidence);
-                sweeper.sweep(&sweeper.plan.legs[0], &[], &Carried::default()).await
+                sweeper.sweep(&sweeper.plan.legs[0], Part::Reach, &[], &Carried::default()).await
             });
             let changed = changing.join().expect("it does not panic")?;
             match changed < report.ended || self.later.is_empty() {

@@ -59,6 +59,7 @@ fn sweep(ledger: &Ledger, plan: &Plan, reasons: &[Reason]) {
         ledger.record(&SweepReport {
             boundary: leg.boundary.boundary.name.clone(),
             source: leg.stand.source.identity.clone(),
+            part: segprobe::plan::Part::Reach,
             started: Timestamp::now(),
             ended: Instant::now(),
             took: Duration::from_secs(1),

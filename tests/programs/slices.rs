@@ -9,7 +9,7 @@ use segprobe::{
     ledger::{CheckResult, Evidence, Ledger},
     model::Reason,
     observation::DnsSeen,
-    plan::plan,
+    plan::{Part, plan},
     sweep::Sweeper,
 };
 
@@ -77,7 +77,7 @@ dns:
     fn sweep(&self) -> (Reason, Arc<CheckResult>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let leg = &self.sweeper.plan.legs[0];
-        let report = runtime.block_on(self.sweeper.sweep(leg, &[], &self.ledger.carried(leg)));
+        let report = runtime.block_on(self.sweeper.sweep(leg, Part::Dns, &[], &self.ledger.carried(leg)));
         self.ledger.record(&report);
         let result = report.results[0].clone();
         (result.reason, result)

@@ -1,24 +1,24 @@
 //! An agent of a node without its command line: who is there, whose turn it is, what was found.
 
 use std::{
-    collections::HashMap,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use segprobe::{
     config,
     inventory::{
-        cri::{Client, Sandbox},
+        cri::Client,
         pods::{Pods, look, watch},
         stands::{NodePods, stands},
     },
-    ledger::{CheckResult, Closed, Evidence, Ledger, SweepReport, Transition},
-    model::{Identity, Reason},
+    ledger::{CheckResult, Closed, ControlState, Evidence, Ledger, Transition},
+    model::Reason,
     observation::AddressSeen,
     plan::{Leg, Plan, plan},
-    sweep::{Sweeper, Turns},
+    sweep::{Sweeper, Waiters},
 };
 
 use super::node::{CONTROL, NOBODY, Node};
@@ -80,16 +80,13 @@ impl Knobs {
     }
 }
 
-/// A boundary, and who asks.
-type Asked = (Arc<str>, Arc<Identity>);
-
 pub struct Agent {
     pub sweeper: Arc<Sweeper>,
     pub ledger: Arc<Ledger>,
     /// Who asks now.
     pub plan: Plan,
     pub pods: Pods,
-    turns: Mutex<HashMap<Asked, Turns>>,
+    waiters: Waiters,
 }
 
 impl Agent {
@@ -102,6 +99,7 @@ impl Agent {
         let config = config::parse(Path::new("lab.yaml"), yaml).unwrap_or_else(|e| panic!("{e}\n{yaml}"));
         let config = Arc::new(config);
         let of_pods = config.pods.clone().expect("pods are looked at");
+        let within = of_pods.turn_within;
         let mut client = Client::new(&of_pods.socket);
         let (known, pods) = tokio::sync::watch::channel(NodePods::default());
         // That it does not answer is what a test may be about.
@@ -110,7 +108,8 @@ impl Agent {
         let before = plan(&config, &[]);
         let sweeper = Arc::new(Sweeper::new(config, Arc::new(before), Some(pods.clone()), true));
         let plan = plan(&sweeper.config, &[]);
-        let mut agent = Self { sweeper, ledger: Arc::default(), plan, pods, turns: Mutex::default() };
+        let waiters = Waiters::new(within);
+        let mut agent = Self { sweeper, ledger: Arc::default(), plan, pods, waiters };
         agent.follow();
         agent
     }
@@ -150,18 +149,17 @@ impl Agent {
         self.sweep_leg(self.leg(identity)).await
     }
 
+    /// All its parts at the same time.
     pub async fn sweep_leg(&self, leg: &Leg) -> Swept {
-        let turn = self.turn(leg);
-        let report = self.sweeper.sweep(leg, &turn, &self.ledger.carried(leg)).await;
-        let told = self.ledger.record(&report).iter().map(words).collect();
-        Swept { report, told }
-    }
-
-    fn turn(&self, leg: &Leg) -> Vec<Arc<Sandbox>> {
-        let within = self.sweeper.config.pods.as_ref().map_or(1, |pods| pods.turn_within);
-        let key = (leg.boundary.boundary.name.clone(), leg.stand.source.identity.clone());
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.entry(key).or_default().next(&leg.stand.speakers, within)
+        let carried = self.ledger.carried(leg);
+        let sweeps = leg.parts().map(async |part| {
+            let turn = self.waiters.next(&leg.asked(part), &leg.stand.speakers);
+            self.sweeper.sweep(leg, part, &turn, &carried).await
+        });
+        let reports = join_all(sweeps).await;
+        let told = reports.iter().flat_map(|report| self.ledger.record(report)).map(|t| words(&t)).collect();
+        let (results, controls): (Vec<_>, Vec<_>) = reports.into_iter().map(|r| (r.results, r.controls)).unzip();
+        Swept { results: results.concat(), controls: controls.concat(), told }
     }
 
     /// What is served of an identity's check of a target now.
@@ -181,7 +179,8 @@ fn is_of(label: &str, target: &str) -> bool {
 
 /// What one sweep gave.
 pub struct Swept {
-    pub report: SweepReport,
+    pub results: Vec<Arc<CheckResult>>,
+    pub controls: Vec<ControlState>,
     /// What it changed, in words.
     pub told: Vec<String>,
 }
@@ -189,7 +188,7 @@ pub struct Swept {
 impl Swept {
     pub fn result(&self, target: &str, via: &str) -> &CheckResult {
         let is_it = |r: &&Arc<CheckResult>| is_of(&r.id.target, target) && r.id.via_str() == via;
-        self.report.results.iter().find(is_it).unwrap_or_else(|| panic!("no {target} via {via} in {:#?}", self.report))
+        self.results.iter().find(is_it).unwrap_or_else(|| panic!("no {target} via {via} in {:#?}", self.results))
     }
 
     pub fn reason(&self, target: &str) -> Reason {

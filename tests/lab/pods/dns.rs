@@ -66,7 +66,7 @@ pub fn from_pods() -> Result<(), Failed> {
         for (name, asked, reason) in expected {
             let swept = agent.sweep(&format!("app={name}")).await;
             for kind in KINDS {
-                let result = swept.report.results.iter().find(|r| r.id.kind == kind).expect("every technique");
+                let result = swept.results.iter().find(|r| r.id.kind == kind).expect("every technique");
                 assert_eq!((result.reason, &*result.id.target), (reason, "system"), "{name}: {kind}");
                 let Evidence::Dns(dns) = &result.evidence else { panic!("{result:?}") };
                 let from = dns.from.as_ref().map(|pod| &*pod.name);

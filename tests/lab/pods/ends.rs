@@ -59,7 +59,7 @@ pub fn in_mid_sweep() -> Result<(), Failed> {
         died?;
         for (name, swept) in names.iter().zip(&swept) {
             let expected = if *name == "survivor" { Reason::NoWitness } else { Reason::VantageGone };
-            assert_eq!(swept.reason("silent"), expected, "{name}: {:#?}", swept.report);
+            assert_eq!(swept.reason("silent"), expected, "{name}: {:#?}", swept.results);
             assert_eq!(swept.reason("open"), Reason::Reached, "{name}");
         }
         for pod in &pods {
@@ -123,9 +123,9 @@ pub fn unusable() -> Result<(), Failed> {
         for (identity, reason) in expected {
             let swept = agent.sweep(identity).await;
             let asked = agent.leg(identity).checks().count();
-            assert_eq!(swept.report.results.len(), asked, "{identity}: every check has its word");
+            assert_eq!(swept.results.len(), asked, "{identity}: every check has its word");
             assert!(asked > 1, "DNS is asked as well");
-            for result in &swept.report.results {
+            for result in &swept.results {
                 assert_eq!(result.reason, reason, "{identity}: {}", result.id);
             }
             let name = format!("web/{}", identity.trim_start_matches("app="));

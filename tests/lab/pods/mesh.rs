@@ -38,12 +38,12 @@ pub fn meshes() -> Result<(), Failed> {
         ] {
             let agent = Agent::start(&node, &Knobs { targets: targets.clone(), negative, ..Knobs::default() }).await;
             let swept = agent.sweep(identity).await;
-            let case = format!("{identity}, negative control: {negative}: {:#?}", swept.report);
+            let case = format!("{identity}, negative control: {negative}: {:#?}", swept.results);
             assert_eq!(swept.reason("ledger"), expected, "{case}");
             assert_eq!(swept.findings().len(), usize::from(expected == Reason::Reached), "{case}");
             let has_sidecar = identity != "app=plain";
             assert_eq!(swept.seen("ledger")[0].0.sidecar, has_sidecar.then_some(OUTBOUND), "{case}");
-            let sidecars: Vec<&ControlState> = swept.report.controls.iter().filter(|c| c.kind == "sidecar").collect();
+            let sidecars: Vec<&ControlState> = swept.controls.iter().filter(|c| c.kind == "sidecar").collect();
             match sidecars.as_slice() {
                 [] => assert!(!has_sidecar, "{case}"),
                 [told] => assert!(has_sidecar && !told.ok && told.control.starts_with("15001 ("), "{case}"),

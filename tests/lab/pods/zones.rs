@@ -26,7 +26,7 @@ const NODE: &str = "low";
 async fn together(agent: &Agent) -> (Reason, Vec<String>) {
     let swept = agent.sweep(NODE).await;
     let findings = swept.findings().iter().map(ToString::to_string).collect();
-    (swept.report.results[0].reason, findings)
+    (swept.results[0].reason, findings)
 }
 
 pub fn co_residency() -> Result<(), Failed> {
