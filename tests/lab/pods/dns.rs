@@ -1,19 +1,23 @@
 //! DNS from pods: each asks its own server, from where it is.
 
+use std::time::Duration;
+
 use libtest_mimic::Failed;
 use segprobe::{
     ledger::Evidence,
     model::{CheckKind, Reason},
+    plan::Part,
 };
 
 use super::{
     REJECT,
     agent::{Agent, Knobs},
     node::{CONTROL, Node, at, low},
+    startup::Scheduled,
 };
 use crate::{
     cluster_dns::{ClusterDns, Defences, Flavour, Inventory, Upstream},
-    engine::block_on,
+    engine::{PORT, block_on},
     fake_cri::FakePod,
 };
 
@@ -75,4 +79,74 @@ pub fn from_pods() -> Result<(), Failed> {
         }
     });
     Ok(())
+}
+
+/// One pod of an identity asks in each sweep, each in its turn; one that cannot leaves the lists as they are.
+pub fn in_turns() -> Result<(), Failed> {
+    let node = Node::new()?;
+    let (server, _) = node.attach(&[CONTROL])?;
+    let _server = server.run(|| {
+        ClusterDns::new(Flavour::CoreDns114, Inventory::recorded()).with(Defences::default()).start_at(at(CONTROL, 53))
+    });
+    let web = |name: &str| FakePod { dns_servers: vec![CONTROL.into()], ..low(name, "web") };
+    let _pods = [
+        node.pod(web("web-0"), "10.244.1.10")?,
+        node.pod(web("web-1"), "10.244.1.11")?,
+        node.pod(web("web-2"), "10.244.1.12")?,
+    ];
+    let no_namespace = node.lead("ordinary", "/etc/hostname");
+    node.tell(FakePod { netns: Some(no_namespace), ..web("web-3") });
+    let knobs = Knobs {
+        boundary: "interval: 12s",
+        dns: "{srv-wildcard: judge}",
+        more: "dns: {timeout: 200ms, ask_again: 100ms, queries_per_second: 2000}\n",
+        ..Knobs::default()
+    };
+    block_on(&node.host, || async {
+        let agent = Agent::start(&node, &knobs).await;
+        let mut asked = Vec::new();
+        for _ in 0..8 {
+            let swept = agent.sweep("app=web").await;
+            let result = swept.results.iter().find(|r| r.id.kind == CheckKind::SrvWildcard).expect("it is asked");
+            let Evidence::Dns(dns) = &result.evidence else { panic!("{result:?}") };
+            let from = dns.from.as_ref().expect("a pod asks").name.to_string();
+            assert_eq!(result.reason == Reason::VantageClosed, from == "web/web-3", "{from}: {}", result.reason);
+            assert!(asked.is_empty() || !result.lists().is_empty(), "what was asked is forgotten");
+            asked.push(from);
+        }
+        for round in asked.chunks_mut(4) {
+            round.sort_unstable();
+            assert_eq!(round, ["web/web-0", "web/web-1", "web/web-2", "web/web-3"]);
+        }
+        Ok(())
+    })
+}
+
+/// Over TCP all is known while DNS is still asked, at the same pod's pace.
+pub fn holds_nothing_up() -> Result<(), Failed> {
+    let node = Node::new()?;
+    let (server, _) = node.attach(&[CONTROL])?;
+    let _server = server.run(|| {
+        ClusterDns::new(Flavour::CoreDns114, Inventory::recorded()).with(Defences::default()).start_at(at(CONTROL, 53))
+    });
+    let _web = node.pod(FakePod { dns_servers: vec![CONTROL.into()], ..low("web-0", "web") }, "10.244.1.10")?;
+    let _far = node.server("10.244.2.20", PORT)?;
+    let knobs = Knobs {
+        boundary: "interval: 30s",
+        dns: "{srv-wildcard: judge, service-lookup: judge}",
+        targets: vec![("ledger", "endpoints: 10.244.2.20".into())],
+        pods: "per_second: 5",
+        ..Knobs::default()
+    };
+    block_on(&node.host, || async {
+        let agent = Agent::start(&node, &knobs).await;
+        let mut scheduled = Scheduled::start(&agent);
+        let (first, second) = (scheduled.next().await, scheduled.next().await);
+        assert_eq!((first.part, second.part), (Part::Reach, Part::Dns));
+        assert_eq!(first.findings(), ["opened: reached, web/web-0 to 10.244.2.20:5432"]);
+        let earlier = second.ended - first.ended;
+        assert!(earlier > Duration::from_secs(5), "only {earlier:?} earlier");
+        scheduled.schedule.stop().await;
+        Ok(())
+    })
 }

@@ -9,6 +9,7 @@ use segprobe::{model::Reason, vantage::NetnsId};
 use super::{
     agent::{Agent, Knobs},
     node::{Node, low},
+    startup::Scheduled,
 };
 use crate::{
     engine::{PORT, block_on},
@@ -134,4 +135,66 @@ pub fn unusable() -> Result<(), Failed> {
         assert_eq!(agent.pods.borrow().sandboxes.len(), 10);
     });
     Ok(())
+}
+
+/// The last pod of an identity ends in mid-sweep: the identity is gone, and what it reached is told.
+pub fn the_last() -> Result<(), Failed> {
+    let node = Node::new()?;
+    let _controls = node.controls()?;
+    let job = node.pod(low("job-0", "job"), "10.244.1.10")?;
+    let _open = node.server("10.244.2.20", PORT)?;
+    let _silent = node.server("10.244.2.21", PORT)?;
+    node.policy(&["ip daddr 10.244.2.21 tcp dport 5432 drop"])?;
+    let knobs = Knobs {
+        boundary: "interval: 7s",
+        targets: vec![("ledger", "endpoints: [10.244.2.20, 10.244.2.21]".into())],
+        ..Knobs::default()
+    };
+    block_on(&node.host, || async {
+        let mut agent = Agent::start(&node, &knobs).await;
+        let mut scheduled = Scheduled::start(&agent);
+        // It begins within half a second, and takes the two of a time-out.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        node.forget(&job.id);
+        agent.until_pods(0).await;
+        scheduled.schedule.follow(&agent.plan.legs);
+        let told = scheduled.next().await.findings();
+        assert_eq!(
+            told,
+            ["opened: reached, web/job-0 to 10.244.2.20:5432", "closed: gone, web/job-0 to 10.244.2.20:5432"]
+        );
+        let snapshot = agent.ledger.snapshot();
+        assert_eq!((snapshot.checks.len(), snapshot.findings.values().map(|count| count.total).sum::<u64>()), (0, 1));
+        scheduled.schedule.stop().await;
+        Ok(())
+    })
+}
+
+/// A witness that ended vouches for nobody, and denies nothing.
+pub fn of_the_witness() -> Result<(), Failed> {
+    let node = Node::new()?;
+    let _controls = node.controls()?;
+    let _web = node.pod(low("web-0", "web"), "10.244.1.10")?;
+    let prober = FakePod { labels: [("role".into(), "prober".into())].into(), ..FakePod::new("payments", "prober-0") };
+    let prober = node.pod(prober, "10.244.1.30")?;
+    let _far = node.server("10.244.2.20", PORT)?;
+    node.policy(&["ip saddr 10.244.1.10 tcp dport 5432 drop"])?;
+    let knobs = Knobs {
+        targets: vec![("ledger", "endpoints: 10.244.2.20".into())],
+        witnesses: "{zone: high, pods: {role: prober}}",
+        ..Knobs::default()
+    };
+    block_on(&node.host, || async {
+        let agent = Agent::start(&node, &knobs).await;
+        assert_eq!(agent.sweep("app=web").await.reason("ledger"), Reason::Blocked);
+        // Its network is down before the sweep begins, and the runtime tells of its end a moment later.
+        node.cut(&prober)?;
+        let ends = async {
+            tokio::time::sleep(DIES_AFTER).await;
+            node.forget(&prober.id);
+        };
+        let (swept, ()) = join(agent.sweep("app=web"), ends).await;
+        assert_eq!(swept.reason("ledger"), Reason::NoWitness, "{:#?}", swept.results);
+        Ok(())
+    })
 }

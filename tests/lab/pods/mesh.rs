@@ -4,11 +4,13 @@ use libtest_mimic::Failed;
 use segprobe::{ledger::ControlState, model::Reason};
 
 use super::{
+    REJECT,
     agent::{Agent, Knobs},
-    node::{Node, low},
+    node::{Node, high, low},
 };
 use crate::{
     engine::{PORT, block_on},
+    fake_cri::FakePod,
     network::Hook,
 };
 
@@ -52,4 +54,39 @@ pub fn meshes() -> Result<(), Failed> {
         }
     });
     Ok(())
+}
+
+/// A witness in a mesh would vouch for the dead: it is believed where a negative control speaks for it, and stayed silent.
+pub fn witnesses() -> Result<(), Failed> {
+    let node = Node::new()?;
+    let _controls = node.controls()?;
+    let _web = node.pod(low("web-0", "web"), "10.244.1.10")?;
+    let prober = FakePod { labels: [("role".into(), "prober".into())].into(), ..high("prober-0") };
+    let prober = node.pod(prober, "10.244.1.30")?;
+    let _sidecar = prober.listens(OUTBOUND);
+    let _alive = node.server("10.244.2.20", PORT)?;
+    node.policy(&[&format!("ip saddr 10.244.1.10 tcp dport 5432 {REJECT}")])?;
+    let (_dead, _) = node.attach(&["10.244.2.21"])?;
+    let targets = vec![("alive", "endpoints: 10.244.2.20".to_owned()), ("dead", "endpoints: 10.244.2.21".to_owned())];
+    block_on(&node.host, || async {
+        for (redirects, negative, alive, dead) in [
+            (false, true, Reason::Blocked, Reason::TargetDown),
+            (false, false, Reason::NoWitness, Reason::NoWitness),
+            (true, true, Reason::NoWitness, Reason::NoWitness),
+            (true, false, Reason::NoWitness, Reason::NoWitness),
+        ] {
+            let rules = redirects.then(|| format!("meta l4proto tcp redirect to :{OUTBOUND}"));
+            prober.namespace.rules(Hook::NatOutput, rules.as_slice())?;
+            let knobs = Knobs {
+                targets: targets.clone(),
+                negative,
+                witnesses: "{zone: high, pods: {role: prober}}",
+                ..Knobs::default()
+            };
+            let swept = Agent::start(&node, &knobs).await.sweep("app=web").await;
+            let case = format!("redirects: {redirects}, negative control: {negative}");
+            assert_eq!((swept.reason("alive"), swept.reason("dead")), (alive, dead), "{case}: {:#?}", swept.results);
+        }
+        Ok(())
+    })
 }

@@ -1,6 +1,9 @@
 //! Policies that hold, and that miss an identity, a pod or an endpoint; and who vouches for the targets.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use libtest_mimic::Failed;
 use segprobe::model::{Reason, Verdict, WitnessKind};
@@ -8,7 +11,7 @@ use segprobe::model::{Reason, Verdict, WitnessKind};
 use super::{
     REJECT,
     agent::{Agent, Knobs, Swept},
-    node::{Node, at, high, low},
+    node::{CONTROL, Node, at, high, low},
 };
 use crate::{
     engine::{PORT, block_on},
@@ -229,4 +232,44 @@ pub fn misses_one_endpoint() -> Result<(), Failed> {
         assert_eq!(agent.served("app=web", "ledger", "service").verdict(), Verdict::Fail);
         Ok(())
     })
+}
+
+/// What a pod reaches in itself is no way out of it.
+pub fn itself_is_no_control() -> Result<(), Failed> {
+    let node = Node::new()?;
+    let (_elsewhere, _servers) = node.controls()?;
+    let web = node.pod(low("web-0", "web"), "10.244.1.10")?;
+    let _listener = web.listens(PORT);
+    let _far = node.server("10.244.2.20", PORT)?;
+    let knobs = Knobs { targets: vec![("ledger", "endpoints: 10.244.2.20".into())], ..Knobs::default() };
+    node.policy(&[&format!("tcp dport 5432 {REJECT}")])?;
+    block_on(&node.host, || async {
+        for (control, expected) in [
+            (format!("{CONTROL}:53"), Reason::NoWitness),
+            ("10.244.1.10:5432".into(), Reason::VantageOffline),
+            ("127.0.0.1:5432".into(), Reason::VantageOffline),
+        ] {
+            let yaml = knobs.yaml(&node).replace(&format!("{CONTROL}:53"), &control);
+            let swept = Agent::of(&yaml).await.sweep("app=web").await;
+            assert_eq!(swept.reason("ledger"), expected, "{control}");
+        }
+    });
+    Ok(())
+}
+
+/// Where nothing is amiss, nobody waits for what the runtime tells next: on a cluster with IPv4 alone, too.
+pub fn one_family_is_enough() -> Result<(), Failed> {
+    let node = Node::new()?;
+    let _controls = node.controls()?;
+    let _web = node.pod(low("web-0", "web"), "10.244.1.10")?;
+    let _far = node.server("10.244.2.20", PORT)?;
+    node.policy(&[&format!("tcp dport 5432 {REJECT}")])?;
+    let knobs = Knobs { targets: vec![("ledger", "endpoints: 10.244.2.20".into())], poll: "8s", ..Knobs::default() };
+    block_on(&node.host, || async {
+        let agent = Agent::start(&node, &knobs).await;
+        let began = Instant::now();
+        assert_eq!(agent.sweep("app=web").await.reason("ledger"), Reason::NoWitness);
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    });
+    Ok(())
 }

@@ -9,6 +9,7 @@ use libtest_mimic::Failed;
 use segprobe::{
     ledger::{SweepReport, Transition},
     model::Reason,
+    plan::Part,
     sweep::schedule::{Observer, Schedule},
 };
 use tokio::sync::mpsc;
@@ -27,15 +28,17 @@ const LAG: Duration = Duration::from_millis(500);
 const SLACK: Duration = Duration::from_millis(50);
 
 /// A sweep that the schedule has started and ended.
-struct Event {
+pub(super) struct Event {
     source: String,
-    started: Instant,
+    pub part: Part,
+    pub started: Instant,
+    pub ended: Instant,
     reason: Reason,
     transitions: Vec<Transition>,
 }
 
 impl Event {
-    fn findings(&self) -> Vec<String> {
+    pub fn findings(&self) -> Vec<String> {
         let told: Vec<String> = self.transitions.iter().map(words).collect();
         of_findings(&told).into_iter().map(Into::into).collect()
     }
@@ -49,14 +52,35 @@ impl Event {
     }
 }
 
-struct Told(mpsc::UnboundedSender<Event>);
+pub(super) struct Told(mpsc::UnboundedSender<Event>);
+
+/// A schedule, and what it tells.
+pub(super) struct Scheduled {
+    pub schedule: Schedule,
+    events: mpsc::UnboundedReceiver<Event>,
+}
+
+impl Scheduled {
+    pub fn start(agent: &Agent) -> Self {
+        let (tell, events) = mpsc::unbounded_channel();
+        let mut schedule = Schedule::new(agent.sweeper.clone(), agent.ledger.clone(), Arc::new(Told(tell)));
+        schedule.follow(&agent.plan.legs);
+        Self { schedule, events }
+    }
+
+    pub async fn next(&mut self) -> Event {
+        tokio::time::timeout(SOON, self.events.recv()).await.expect("a sweep").expect("it runs")
+    }
+}
 
 impl Observer for Told {
     fn swept(&self, report: &SweepReport, transitions: &[Transition]) {
         // The test is over where nobody listens.
         let _ = self.0.send(Event {
             source: report.source.name.to_string(),
+            part: report.part,
             started: report.ended - report.took,
+            ended: report.ended,
             reason: report.results[0].reason,
             transitions: transitions.to_vec(),
         });
@@ -83,22 +107,19 @@ pub fn of_the_vantage() -> Result<(), Failed> {
     block_on(&node.host, || async {
         enforced_for("10.244.1.10")?;
         let mut agent = Agent::start(&node, &knobs).await;
-        let (tell, mut events) = mpsc::unbounded_channel();
-        let mut next = async || tokio::time::timeout(SOON, events.recv()).await.expect("a sweep").expect("it runs");
-        let mut schedule = Schedule::new(agent.sweeper.clone(), agent.ledger.clone(), Arc::new(Told(tell)));
-        schedule.follow(&agent.plan.legs);
-        assert_eq!(next().await.reason, Reason::NoWitness);
+        let mut scheduled = Scheduled::start(&agent);
+        assert_eq!(scheduled.next().await.reason, Reason::NoWitness);
 
         // The second is open for a moment.
         let born = Instant::now();
         let _second = node.pod(newborn(low("web-1", "web")), "10.244.1.11")?;
         let followed = agent.until_pods(2).await;
         assert_eq!(followed, Vec::<String>::new());
-        schedule.follow(&agent.plan.legs);
+        scheduled.schedule.follow(&agent.plan.legs);
         tokio::time::sleep(LAG).await;
         let enforced = Instant::now();
         enforced_for("10.244.1.10, 10.244.1.11")?;
-        let event = next().await;
+        let event = scheduled.next().await;
         let seen = Instant::now();
         assert_eq!(event.findings(), ["startup: web/web-1 to 10.244.2.20:5432"]);
         assert_eq!(event.reason, Reason::NoWitness, "by what follows");
@@ -109,8 +130,8 @@ pub fn of_the_vantage() -> Result<(), Failed> {
         let born = Instant::now();
         let _third = node.pod(newborn(low("web-2", "web")), "10.244.1.12")?;
         agent.until_pods(3).await;
-        schedule.follow(&agent.plan.legs);
-        let event = next().await;
+        scheduled.schedule.follow(&agent.plan.legs);
+        let event = scheduled.next().await;
         assert!(born.elapsed() + SLACK >= WINDOW, "before the window was over: {:?}", born.elapsed());
         assert_eq!(event.findings(), ["opened: reached, web/web-2 to 10.244.2.20:5432"]);
         assert_eq!(event.reason, Reason::Reached);
@@ -121,15 +142,15 @@ pub fn of_the_vantage() -> Result<(), Failed> {
         let _fifth = node.pod(newborn(low("cron-0", "cron")), "10.244.1.14")?;
         agent.until_pods(5).await;
         let told = Instant::now();
-        schedule.follow(&agent.plan.legs);
+        scheduled.schedule.follow(&agent.plan.legs);
         let mut sources = Vec::new();
-        for event in [next().await, next().await] {
+        for event in [scheduled.next().await, scheduled.next().await] {
             assert!(event.started < told + LAG / 2, "{} came late", event.source);
             sources.push(event.source);
         }
         sources.sort_unstable();
         assert_eq!(sources, ["app=cron", "app=job"]);
-        schedule.stop().await;
+        scheduled.schedule.stop().await;
         Ok(())
     })
 }
@@ -177,6 +198,90 @@ pub fn of_the_target() -> Result<(), Failed> {
             ]
         );
         assert_eq!(agent.sweep("app=web").await.reason("fresh"), Reason::Blocked);
+        Ok(())
+    })
+}
+
+/// One that comes while its identity is swept does not wait for the end of it.
+pub fn beside_a_sweep() -> Result<(), Failed> {
+    let node = Node::new()?;
+    let _controls = node.controls()?;
+    let _old = node.pod(low("web-0", "web"), "10.244.1.10")?;
+    node.policy(&[&format!("tcp dport 5432 {REJECT}")])?;
+    let endpoints: Vec<String> = (1..=20).map(|last| format!("10.244.2.{last}")).collect();
+    let knobs = Knobs {
+        targets: vec![("ledger", format!("endpoints: [{}]", endpoints.join(", ")))],
+        pods: "per_second: 5",
+        ..Knobs::default()
+    };
+    block_on(&node.host, || async {
+        let mut agent = Agent::start(&node, &knobs).await;
+        let mut scheduled = Scheduled::start(&agent);
+        // More than the 3 s in which it begins.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let _new = node.pod(newborn(low("web-1", "web")), "10.244.1.11")?;
+        agent.until_pods(2).await;
+        let told = Instant::now();
+        scheduled.schedule.follow(&agent.plan.legs);
+        let (due, new) = (scheduled.next().await, scheduled.next().await);
+        assert!(due.started < told && told < due.ended, "its identity is being swept");
+        assert!(told <= new.started && new.started < told + LAG, "{:?} late", new.started - told);
+        scheduled.schedule.stop().await;
+        Ok(())
+    })
+}
+
+/// One that ends while it is new was never seen blocked: what it reached is a finding.
+pub fn and_ends() -> Result<(), Failed> {
+    let node = Node::new()?;
+    let _controls = node.controls()?;
+    let job = node.pod(newborn(low("job-0", "job")), "10.244.1.10")?;
+    let _far = node.server("10.244.2.20", PORT)?;
+    let knobs = Knobs {
+        targets: vec![("ledger", "endpoints: 10.244.2.20".into())],
+        pods: "per_second: 100000, startup_window: 4s",
+        ..Knobs::default()
+    };
+    block_on(&node.host, || async {
+        let agent = Agent::start(&node, &knobs).await;
+        let ends = async {
+            tokio::time::sleep(LAG).await;
+            node.cut(&job)?;
+            node.forget(&job.id);
+            Ok::<_, String>(())
+        };
+        let (swept, ended) = futures_util::future::join(agent.sweep("app=job"), ends).await;
+        ended?;
+        assert_eq!(swept.findings(), ["opened: reached, web/job-0 to 10.244.2.20:5432"]);
+        Ok(())
+    })
+}
+
+/// Where it is promised to be open, being open is no start-up.
+pub fn where_it_is_promised() -> Result<(), Failed> {
+    let node = Node::new()?;
+    let _controls = node.controls()?;
+    let _web = node.pod(newborn(low("web-0", "web")), "10.244.1.10")?;
+    let fresh = node.pod(newborn(high("fresh-0")), "10.244.1.20")?;
+    let _listener = fresh.listens(PORT);
+    let knobs = Knobs {
+        boundary: "interval: 60s\n  expect: open",
+        targets: vec![("ledger", "endpoints: 10.244.1.20".into())],
+        pods: "per_second: 100000, startup_window: 5s",
+        ..Knobs::default()
+    };
+    block_on(&node.host, || async {
+        let agent = Agent::of(&knobs.yaml(&node).replace("  dns: off\n", "")).await;
+        let began = Instant::now();
+        let closes = async {
+            tokio::time::sleep(LAG).await;
+            node.policy(&[&format!("tcp dport 5432 {REJECT}")])
+        };
+        let (swept, closed) = futures_util::future::join(agent.sweep("app=web"), closes).await;
+        closed?;
+        assert_eq!(swept.reason("ledger"), Reason::Reachable);
+        assert!(swept.seen("ledger")[0].0.startup.is_none());
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
         Ok(())
     })
 }
