@@ -278,7 +278,10 @@ struct State {
     checks: BTreeMap<Arc<CheckId>, Entry>,
     boundaries: Vec<BoundaryView>,
     counts: BTreeMap<(Arc<str>, CheckKind), FindingCount>,
-    sources: BTreeMap<Asked, Swept>,
+    /// All that is planned, with its last sweep; none before the first.
+    sources: BTreeMap<Asked, Option<Swept>>,
+    /// Boundaries of which all that was planned has been swept: whoever joins them later does not take that back.
+    swept: BTreeSet<Arc<str>>,
     config_hash: Arc<str>,
     not_tested: Vec<crate::plan::NotTested>,
     node: Option<NodeView>,
@@ -353,11 +356,12 @@ impl Ledger {
         for (id, entry) in before {
             transitions.extend(entry.findings.iter().map(|finding| finding.closed(&id, Closed::Gone, now)));
         }
-        let State { boundaries, counts, sources, .. } = &mut *state;
+        let State { boundaries, counts, sources, swept, .. } = &mut *state;
+        swept.retain(|boundary| boundaries.iter().any(|b| b.name == *boundary));
         counts.retain(|(boundary, _), _| boundaries.iter().any(|b| b.name == *boundary));
-        let planned: BTreeSet<Asked> =
-            plan.legs.iter().flat_map(|leg| leg.parts().map(|part| leg.asked(part))).collect();
-        sources.retain(|asked, _| planned.contains(asked));
+        let mut known = std::mem::take(sources);
+        let planned = plan.legs.iter().flat_map(|leg| leg.parts().map(|part| leg.asked(part)));
+        *sources = planned.map(|asked| (asked.clone(), known.remove(&asked).flatten())).collect();
         state.config_hash = config_hash.into();
         state.not_tested = plan.not_tested.clone();
         state.snapshot = None;
@@ -411,14 +415,18 @@ impl Ledger {
                 count.last = Some(result.at);
             }
         }
-        if state.boundaries.iter().any(|b| b.name == report.boundary) {
-            let swept = Swept {
+        let asked = (report.boundary.clone(), report.source.clone(), report.part);
+        if let Some(swept) = state.sources.get_mut(&asked) {
+            *swept = Some(Swept {
                 started: report.started,
                 completed: report.started + jiff::SignedDuration::try_from(report.took).unwrap_or_default(),
                 took: report.took,
                 controls: report.controls.clone(),
-            };
-            state.sources.insert((report.boundary.clone(), report.source.clone(), report.part), swept);
+            });
+            let mut of_boundary = state.sources.iter().filter(|((boundary, ..), _)| *boundary == report.boundary);
+            if of_boundary.all(|(_, swept)| swept.is_some()) {
+                state.swept.insert(report.boundary.clone());
+            }
         }
         state.snapshot = None;
         transitions
@@ -467,14 +475,14 @@ impl State {
 impl Snapshot {
     fn of(state: &State) -> Self {
         let mut controls: BTreeMap<(&Arc<Identity>, &str, &Arc<str>), ControlState> = BTreeMap::new();
-        for control in state.sources.values().flat_map(|swept| &swept.controls) {
+        for control in state.sources.values().flatten().flat_map(|swept| &swept.controls) {
             // One control serves several boundaries and pods: it is as good as its worst sweep.
             let ControlState { source, kind, control: name, ok } = control;
             controls.entry((source, *kind, name)).or_insert_with(|| control.clone()).ok &= *ok;
         }
         Self {
             checks: state.checks.iter().map(|(id, entry)| view(id, entry)).collect(),
-            boundaries: state.boundaries.iter().map(|view| with_sweeps(view, &state.sources)).collect(),
+            boundaries: state.boundaries.iter().map(|view| with_sweeps(view, state)).collect(),
             findings: state.counts.clone(),
             controls: controls.into_values().collect(),
             config_hash: state.config_hash.clone(),
@@ -499,9 +507,13 @@ fn boundary_view(planned: &BoundaryPlan) -> BoundaryView {
     }
 }
 
-/// A boundary is swept when it was swept from each of its sources.
-fn with_sweeps(view: &BoundaryView, sources: &BTreeMap<Asked, Swept>) -> BoundaryView {
-    let sweeps = || sources.iter().filter(|((boundary, ..), _)| *boundary == view.name).map(|(_, swept)| swept);
+/// A boundary is swept when all of it was swept from each of its sources.
+fn with_sweeps(view: &BoundaryView, state: &State) -> BoundaryView {
+    if !state.swept.contains(&view.name) {
+        return view.clone();
+    }
+    let of_boundary = || state.sources.iter().filter(|((boundary, ..), _)| *boundary == view.name);
+    let sweeps = || of_boundary().filter_map(|(_, swept)| swept.as_ref());
     let completed = sweeps().map(|swept| swept.completed).min();
     let took = sweeps().map(|swept| swept.took).max();
     let began = sweeps().map(|swept| swept.started).min();

@@ -464,7 +464,10 @@ fn boundaries_keep_their_last_sweep_and_their_order() {
 
 #[test]
 fn a_control_of_several_boundaries_is_as_good_as_its_worst_sweep() {
-    let checks = |name| (boundary(name, Expect::Blocked), vec![]);
+    let checks = |name| {
+        let id = id(name, Expect::Blocked, CheckKind::TcpConnect, "ledger:5432");
+        (boundary(name, Expect::Blocked), vec![tcp(&id, Endpoint, [Address::Ip(ip(1))])])
+    };
     let bench = Bench::new(&plan(vec![checks("a"), checks("b")]));
     let source = source();
     let report = |boundary: &str, ok| SweepReport {
@@ -760,11 +763,16 @@ fn a_boundary_is_as_far_as_the_slowest_of_its_sources() {
     let at = |seconds| Some(Timestamp::from_second(seconds).unwrap());
     assert_eq!((view().completed, view().took, view().span), (None, None, None));
     sweep("x", 100, 5, true);
+    assert_eq!((view().completed, view().took), (None, None), "one that never was swept is not hidden either");
     sweep("y", 90, 2, false);
     assert_eq!((view().completed, view().took), (at(92), Some(Duration::from_secs(5))));
     assert_eq!(view().span, at(90).zip(at(105)));
     sweep("x", 130, 1, true);
     assert_eq!(view().completed, at(92), "one that hangs is not hidden by one that works");
+    // Who comes later is not missed before its first sweep.
+    bench.follow(&from_identities(&["x", "y", "z"]).0);
+    assert_eq!(view().completed, at(92));
+    bench.follow(&both);
     // Controls of two sources are kept apart, whatever their names.
     let controls = || -> Vec<(String, bool)> {
         bench.ledger.snapshot().controls.iter().map(|c| (c.source.name.to_string(), c.ok)).collect()

@@ -69,6 +69,8 @@ struct Waiting {
     /// The sweep after which it began to wait: that of its last turn, or the one before it was first seen.
     since: u64,
     has_spoken: bool,
+    /// It came after the first sweep, and has not spoken yet.
+    is_new: bool,
 }
 
 impl Turns {
@@ -79,7 +81,7 @@ impl Turns {
         let Speakers::Pods(pods) = speakers else { return Vec::new() };
         let here: HashSet<&Arc<str>> = pods.iter().map(|pod| &pod.id).collect();
         self.waiting.retain(|id, _| here.contains(id));
-        let unseen = Waiting { since: self.sweeps, has_spoken: false };
+        let unseen = Waiting { since: self.sweeps, has_spoken: false, is_new: self.sweeps > 0 };
         self.sweeps += 1;
         let mut by_wait: Vec<(bool, Waiting, &Arc<Sandbox>)> = Vec::with_capacity(pods.len());
         for pod in pods.iter() {
@@ -95,20 +97,20 @@ impl Turns {
         chosen
     }
 
-    /// The pods that never had a turn, some of them: they have it now. Empty before the first sweep, when all are new.
+    /// Pods that came since the first sweep and never had a turn, some of them: they have it now.
     pub fn newcomers(&mut self, speakers: &Speakers) -> Vec<Arc<Sandbox>> {
         let Speakers::Pods(pods) = speakers else { return Vec::new() };
         if self.sweeps == 0 {
             return Vec::new();
         }
-        let is_new = |pod: &&Arc<Sandbox>| self.waiting.get(&pod.id).is_none_or(|waiting| !waiting.has_spoken);
+        let is_new = |pod: &&Arc<Sandbox>| self.waiting.get(&pod.id).is_none_or(|waiting| waiting.is_new);
         let chosen: Vec<_> = pods.iter().filter(is_new).take(MOST_NEWCOMERS).cloned().collect();
         self.note(&chosen);
         chosen
     }
 
     fn note(&mut self, chosen: &[Arc<Sandbox>]) {
-        let spoke = Waiting { since: self.sweeps, has_spoken: true };
+        let spoke = Waiting { since: self.sweeps, has_spoken: true, is_new: false };
         self.waiting.extend(chosen.iter().map(|pod| (pod.id.clone(), spoke)));
     }
 }

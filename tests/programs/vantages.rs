@@ -239,6 +239,35 @@ fn a_runtime_that_refuses_leaves_everything_inconclusive() {
 }
 
 #[test]
+fn a_reload_while_the_runtime_restarts_closes_no_finding() {
+    if !may_enter() {
+        return;
+    }
+    let runtime = FakeCri::start(vec![own("web", "shop-0")]);
+    let (_listener, open) = listen();
+    let (target, ports) = (format!("endpoints: [{}]", open.ip()), format!("ports: [{}]", open.port()));
+    let text = config("pods", &runtime.socket(), "");
+    let text = text.replace("endpoints: [127.0.0.1]", &target).replace("ports: [1]", &ports);
+    let directory = directory();
+    let path = write_config(directory.path(), &text);
+    let agent = Agent::start(directory.path(), &path, &[]);
+    let label = format!("ledger:{}", open.port());
+    wait_for("it is reached", SOON, || {
+        (find(&agent.checks(), "tcp-connect", &label)["reason"] == "reached").then_some(())
+    });
+    runtime.misbehave(Method::ListPodSandbox, Misbehaviour::Error(14, "restarting"));
+    write_config(directory.path(), &format!("{text}pace: {{spacing: 300ms}}\n"));
+    let answer = http::post(agent.address, "/-/reload");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let report = agent.checks();
+    let check = find(&report, "tcp-connect", &label);
+    assert_eq!((&check["source"], &check["verdict"]), (&"app=shop-0".into(), &"fail".into()), "{check:#}");
+    assert_eq!(agent.page().value("segprobe_runtime_up", &[]), Some(0.0));
+    let log = agent.process.stderr();
+    assert!(log.contains("finding-opened") && !log.contains("finding-closed"), "{log}");
+}
+
+#[test]
 fn without_the_capability_nothing_starts() {
     if !is_root() || !have("setpriv") {
         return;

@@ -57,11 +57,12 @@ fn newcomers_speak_at_once_but_not_before_the_first_sweep() {
     let mut turns = Turns::default();
     assert_eq!(numbers(&turns.newcomers(&speakers(0..4))), [0; 0], "all are new, and the first sweep is not over");
     assert_eq!(numbers(&turns.next(&speakers(0..4), 4)), [0]);
-    assert_eq!(numbers(&turns.newcomers(&speakers(0..2))), [1], "of the first it is known");
-    assert_eq!(numbers(&turns.newcomers(&speakers(0..2))), [0; 0]);
-    // One that came too late for that sweep is before all others in the next.
-    assert_eq!(numbers(&turns.next(&speakers([0, 1, 9]), 3)), [9]);
-    assert_eq!(numbers(&turns.next(&speakers([0, 1, 9]), 3)), [0]);
+    assert_eq!(numbers(&turns.newcomers(&speakers(0..4))), [0; 0], "the others wait for their turns");
+    assert_eq!(numbers(&turns.newcomers(&speakers([0, 1, 8]))), [8]);
+    assert_eq!(numbers(&turns.newcomers(&speakers([0, 1, 8]))), [0; 0]);
+    // One that came with a sweep that had no place for it is new all the same.
+    assert_eq!(numbers(&turns.next(&speakers([0, 1, 8, 9]), 4)), [1]);
+    assert_eq!(numbers(&turns.newcomers(&speakers([0, 1, 8, 9]))), [9]);
 }
 
 #[test]
@@ -72,6 +73,7 @@ fn few_newcomers_speak_at_once_and_the_rest_soon() {
     let chosen = numbers(&turns.newcomers(&all));
     assert_eq!(chosen, (1..=8).collect::<Vec<_>>());
     assert_eq!(numbers(&turns.next(&all, 10)), [9, 10, 11]);
+    assert_eq!(numbers(&turns.newcomers(&all)), (12..=19).collect::<Vec<_>>());
 }
 
 #[test]
@@ -109,6 +111,25 @@ fn a_stream_of_new_pods_silences_nobody() {
     }
     heard.sort_unstable();
     assert_eq!(heard, [0, 1, 2, 3]);
+}
+
+#[test]
+fn turns_go_on_after_a_reload_and_dns_is_asked_by_one_at_a_time() {
+    use crate::model::Identity;
+    let identity = Arc::new(Identity { namespace: "web".into(), name: "app=web".into() });
+    let asked = |part| -> Asked { ("b".into(), identity.clone(), part) };
+    let pods = speakers(0..6);
+    let before = Waiters::new(2);
+    assert_eq!(numbers(&before.next(&asked(Part::Reach), &pods)), [0, 1, 2]);
+    assert_eq!(numbers(&before.next(&asked(Part::Dns), &pods)), [0]);
+    let after = before.promising(3);
+    assert_eq!(numbers(&after.next(&asked(Part::Reach), &pods)), [3, 4]);
+    let dns: Vec<_> = (0..6).map(|_| numbers(&after.next(&asked(Part::Dns), &pods))).collect();
+    assert_eq!(dns.concat(), [1, 2, 3, 4, 5, 0]);
+    // Who asks no more is forgotten.
+    after.keep(&HashSet::from([asked(Part::Dns)]));
+    assert_eq!(numbers(&after.next(&asked(Part::Reach), &pods)), [0, 1]);
+    assert_eq!(numbers(&after.next(&asked(Part::Dns), &pods)), [1]);
 }
 
 proptest! {
