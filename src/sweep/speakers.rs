@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
+    path::Path,
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
@@ -13,8 +14,8 @@ use tracing::warn;
 use super::Sweeper;
 use crate::{
     inventory::{
-        cri::{Network, Sandbox},
-        stands::{Speakers, age, unusable},
+        cri::Sandbox,
+        stands::{Speakers, age, path_of, unusable},
     },
     ledger::Carried,
     model::{PodName, Reason},
@@ -160,11 +161,7 @@ fn new_until(sandbox: &Sandbox, window: Duration) -> Option<Instant> {
 
 /// Opens a pod's network namespace; its listeners are none where the kernel does not tell.
 fn enter(sandbox: &Sandbox) -> Result<(InPod, Option<Listeners>), EnterError> {
-    let path = match &sandbox.network {
-        Network::Pod(path) => path.as_path(),
-        _ => std::path::Path::new(""),
-    };
-    let netns = Netns::open(path)?;
+    let netns = Netns::open(path_of(sandbox).unwrap_or_else(|| Path::new("")))?;
     let listeners = Listeners::of(&netns).ok();
     Ok((InPod::new(netns)?, listeners))
 }
