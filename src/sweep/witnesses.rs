@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
+    path::Path,
     sync::Arc,
 };
 
@@ -11,7 +12,7 @@ use crate::{
     config::WitnessWho,
     inventory::{
         cri::{Network, Sandbox},
-        stands::{NodePods, witness, zone_of},
+        stands::{NodePods, path_of, witness, zone_of},
     },
     model::{AddressKind, Expect, Family, Transport, VantageMode, WitnessKind},
     observation::{WitnessSaw, WitnessSeen},
@@ -166,13 +167,13 @@ impl Sweeper {
 /// True where the agent itself lives in a pod's network: then it is no node, and may be blocked like any pod.
 pub fn is_pods_own(node: &NodePods) -> bool {
     use std::os::unix::fs::MetadataExt;
-    let Ok(own) = Netns::own() else { return true };
-    node.sandboxes.iter().any(|sandbox| match &sandbox.network {
-        Network::Pod(path) => {
-            std::fs::metadata(path).is_ok_and(|file| (file.dev(), file.ino()) == (own.device, own.inode))
-        }
-        _ => false,
-    })
+    let (Ok(own), Ok(addresses)) = (Netns::own(), Own::addresses()) else { return true };
+    let leads_here =
+        |path: &Path| std::fs::metadata(path).is_ok_and(|file| (file.dev(), file.ino()) == (own.device, own.inode));
+    // Its path may not be visible from here. Who has the host's network shares the host's addresses.
+    let has_one_of_ours =
+        |s: &Sandbox| s.network != Network::Host && s.addresses.iter().any(|ip| addresses.contains(ip));
+    node.sandboxes.iter().any(|sandbox| path_of(sandbox).is_some_and(leads_here) || has_one_of_ours(sandbox))
 }
 
 /// Reads the listeners of pods. What cannot be entered has none, and no voice.

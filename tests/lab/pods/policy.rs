@@ -90,6 +90,20 @@ pub fn holds() -> Result<(), Failed> {
         for swept in sweep("{zone: high, node: true}").await {
             assert_eq!(vouched(&swept), nobody_else(), "an agent in a pod's network");
         }
+        // Nor where that network's path is not seen from here; but who has the host's network is the node.
+        let lives_in = |own: FakePod| {
+            node.runtime.change(|pods| pods.retain(|pod| pod.namespace != "monitoring"));
+            node.tell(FakePod { ips: vec!["169.254.1.1".into()], ..own });
+        };
+        let agent = || FakePod::new("monitoring", "segprobe");
+        lives_in(FakePod { netns: Some("/var/run/netns/absent".into()), ..agent() });
+        for swept in sweep("{zone: high, node: true}").await {
+            assert_eq!(vouched(&swept), nobody_else(), "an agent with a pod's address");
+        }
+        lives_in(FakePod { netns: None, host_network: true, ..agent() });
+        for swept in sweep("{zone: high, node: true}").await {
+            assert_eq!(vouched(&swept), expected[1].1, "an agent in the host's network");
+        }
     });
     Ok(())
 }
