@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
 };
 
 use nix::{
@@ -26,6 +26,9 @@ const PART: usize = 32 * 1024;
 
 /// So often the table is read again if it changes meanwhile.
 const TRIES: u32 = 5;
+
+/// So many messages of others are passed over while the kernel's answer is read.
+const MOST_FOREIGN: usize = 100;
 
 /// Where the sidecars and node proxies of service meshes listen: what a pod's connects reach then is the proxy.
 ///
@@ -60,6 +63,9 @@ pub enum ListenersError {
     /// The table was never the same for long enough.
     #[error("read the TCP listeners: the table changed during each of {TRIES} tries; the next sweep tries again")]
     Changing,
+    /// The answer did not come through between the messages of others.
+    #[error("read the TCP listeners: a process in the namespace floods the socket; find the one with CAP_NET_ADMIN")]
+    Flooded,
     /// The kernel's answer makes no sense.
     #[error("read the TCP listeners: the kernel's answer cannot be read; please report this kernel's release")]
     Malformed,
@@ -150,6 +156,7 @@ fn dump(family: Family) -> Result<Vec<Listener>, ListenersError> {
             Err(Failed::Broken(Broken::Refused(error))) => return Err(ListenersError::System(error)),
             Err(Failed::Broken(Broken::Malformed)) => return Err(ListenersError::Malformed),
             Err(Failed::TooMany) => return Err(ListenersError::TooMany),
+            Err(Failed::Flooded) => return Err(ListenersError::Flooded),
             Ok(listeners) => return Ok(listeners),
         }
     }
@@ -159,6 +166,7 @@ fn dump(family: Family) -> Result<Vec<Listener>, ListenersError> {
 enum Failed {
     Broken(Broken),
     TooMany,
+    Flooded,
 }
 
 impl From<Broken> for Failed {
@@ -178,15 +186,24 @@ fn dump_once(family: Family, sequence: u32) -> Result<Vec<Listener>, Failed> {
     let diag = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
     let kernel = NetlinkAddr::new(0, 0);
     sendto(diag.as_raw_fd(), &sock_diag::question(family, sequence), &kernel, MsgFlags::empty())?;
-    let mut listeners = Vec::new();
+    answer(&diag, sequence)
+}
+
+/// Reads the whole answer to the question with this number.
+fn answer(diag: &OwnedFd, sequence: u32) -> Result<Vec<Listener>, Failed> {
+    let (mut listeners, mut foreign) = (Vec::new(), 0);
     let mut part = vec![0; PART];
     loop {
         let mut buffer = [IoSliceMut::new(&mut part)];
         // The kernel has each part ready before it is asked for, so there is never anything to wait for.
         let message = recvmsg::<NetlinkAddr>(diag.as_raw_fd(), &mut buffer, None, MsgFlags::MSG_DONTWAIT)?;
         let (length, cut) = (message.bytes, message.flags.contains(MsgFlags::MSG_TRUNC));
-        // A process of the namespace with CAP_NET_ADMIN can write to our socket.
+        // A process of the namespace with CAP_NET_ADMIN can write to our socket, as fast as it is read.
         if message.address.is_none_or(|sender| sender.pid() != 0) {
+            foreign += 1;
+            if foreign > MOST_FOREIGN {
+                return Err(Failed::Flooded);
+            }
             continue;
         }
         if cut {
@@ -205,6 +222,8 @@ fn dump_once(family: Family, sequence: u32) -> Result<Vec<Listener>, Failed> {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::socket::{bind, getsockname};
+
     use super::*;
 
     fn listener(address: &str, v6_only: bool) -> Listener {
@@ -292,6 +311,26 @@ mod tests {
             let (then, now) = (Listeners::new(before.clone()), Listeners::new(after.clone()));
             assert_eq!(now.still_accepts(&then, "192.0.2.1:80".parse().unwrap()), expected, "{before:?}, {after:?}");
         }
+    }
+
+    #[test]
+    fn messages_of_others_are_passed_over_for_a_while() {
+        // Between sockets of this protocol anybody may write.
+        let [reader, writer] = [(); 2].map(|()| {
+            let protocol = SockProtocol::NetlinkUserSock;
+            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).unwrap()
+        });
+        bind(reader.as_raw_fd(), &NetlinkAddr::new(0, 0)).unwrap();
+        let address: NetlinkAddr = getsockname(reader.as_raw_fd()).unwrap();
+        let answer_after = |foreign| {
+            for _ in 0..foreign {
+                sendto(writer.as_raw_fd(), &[0; 16], &address, MsgFlags::empty()).unwrap();
+            }
+            answer(&reader, 1)
+        };
+        let Err(Failed::Broken(Broken::Refused(error))) = answer_after(MOST_FOREIGN) else { panic!("it was read") };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "all were passed over, and then there was nothing");
+        assert!(matches!(answer_after(MOST_FOREIGN + 1), Err(Failed::Flooded)));
     }
 
     #[test]
