@@ -122,8 +122,8 @@ pub enum WitnessSaw {
     Connect(TcpSeen),
     /// A look into the listener table of the target's own network namespace.
     Listener {
-        /// Whether the port is listened on, at the target's address.
-        listening: bool,
+        /// Whether the port is listened on, at the target's address; none where it cannot be told.
+        listening: Option<bool>,
     },
 }
 
@@ -131,7 +131,7 @@ impl WitnessSaw {
     /// True where somebody accepts connections there, none where nothing was seen.
     pub const fn is_alive(self) -> Option<bool> {
         match self {
-            Self::Listener { listening } => Some(listening),
+            Self::Listener { listening } => listening,
             Self::Connect(TcpSeen { outcome: TcpOutcome::Error | TcpOutcome::Unresolved, .. }) => None,
             Self::Connect(seen) => Some(matches!(seen.outcome, TcpOutcome::Open)),
         }

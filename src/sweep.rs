@@ -295,7 +295,7 @@ impl Sweeper {
         leg: &Leg,
         rounds: &[controls::Rounds; 2],
         own_controls: &[Controls; 2],
-        listeners: &HashMap<IpAddr, Listeners>,
+        listeners: &HashMap<IpAddr, [Arc<Listeners>; 2]>,
         per_check: Vec<Vec<AddressSeen>>,
     ) -> Vec<Judged> {
         let boundary = &leg.boundary.boundary;
@@ -313,7 +313,8 @@ impl Sweeper {
                 && witness.by == WitnessKind::Listening
                 && let Some(address) = seen.address
             {
-                let listening = listeners.get(&address.ip()).is_some_and(|listeners| listeners.accepts(address));
+                let at_both_times = listeners.get(&address.ip());
+                let listening = at_both_times.and_then(|[before, after]| after.still_accepts(before, address));
                 witness.after = Some(WitnessSaw::Listener { listening });
             }
             let by = seen.witness.as_ref().map(|witness| witness.by);

@@ -5,9 +5,15 @@ mod listeners;
 mod netns;
 pub mod privileges;
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::{
+    ifaddrs::getifaddrs,
+    sys::socket::{SockaddrStorage, setsockopt, sockopt},
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 pub use in_pod::InPod;
@@ -42,9 +48,23 @@ impl Own {
     }
 
     /// Binds to these addresses, at most one of each family (the last wins); a family without one is not available.
-    pub fn from_addresses(addresses: &[std::net::IpAddr]) -> Self {
+    pub fn from_addresses(addresses: &[IpAddr]) -> Self {
         let of = |family| addresses.iter().rfind(|a| Family::of(**a) == family).map(|a| SocketAddr::new(*a, 0));
         Self { source: Some([of(Family::V4), of(Family::V6)]) }
+    }
+
+    /// The addresses of the calling thread's network, without those of loopback.
+    ///
+    /// # Errors
+    /// What `getifaddrs(3)` said.
+    pub fn addresses() -> io::Result<Vec<IpAddr>> {
+        let ip = |address: SockaddrStorage| match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+            (Some(v4), _) => Some(IpAddr::V4(v4.ip())),
+            (_, Some(v6)) => Some(IpAddr::V6(v6.ip())),
+            _ => None,
+        };
+        let all = getifaddrs()?.filter_map(|interface| interface.address.and_then(ip));
+        Ok(all.filter(|ip| !ip.is_loopback()).collect())
     }
 
     fn socket(&self, peer: SocketAddr, kind: Kind) -> io::Result<Socket> {

@@ -306,7 +306,7 @@ fn pod() -> Option<Arc<PodName>> {
     Some(Arc::new(PodName { sandbox: "0123abcd".into(), name: POD.into() }))
 }
 
-fn listening(before: bool, after: bool) -> Option<Box<WitnessSeen>> {
+fn listening(before: Option<bool>, after: Option<bool>) -> Option<Box<WitnessSeen>> {
     let saw = |listening| WitnessSaw::Listener { listening };
     let name = "payments/ledger-0".into();
     Some(Box::new(WitnessSeen { by: WitnessKind::Listening, name, before: saw(before), after: Some(saw(after)) }))
@@ -332,7 +332,7 @@ fn of_pods() -> Snapshot {
     let reached = AddressSeen {
         startup: std::num::NonZeroU32::new(1_250),
         sidecar: Some(15_001),
-        witness: listening(true, true),
+        witness: listening(Some(true), Some(true)),
         ..address(&format!("{POD_ADDRESS}:5432"), &[connect(TcpOutcome::Open)])
     };
     let endpoint = id("b", CheckKind::TcpConnect, "payments", "ledger:5432", Some(Via::Endpoint));
@@ -400,12 +400,20 @@ fn evidence_from_pods_reads_well() {
     let plain = format!("from {POD} 127.0.0.7:1 filtered 2×");
     assert_eq!(one(from()), plain);
     for (seen, said) in [
-        (AddressSeen { witness: listening(true, true), ..from() }, ", witness payments/ledger-0 listening"),
+        (AddressSeen { witness: listening(Some(true), Some(true)), ..from() }, ", witness payments/ledger-0 listening"),
         (
-            AddressSeen { witness: listening(true, false), ..from() },
+            AddressSeen { witness: listening(Some(true), Some(false)), ..from() },
             ", witness payments/ledger-0 listening then not listening",
         ),
-        (AddressSeen { witness: listening(false, false), ..from() }, ", witness payments/ledger-0 not listening"),
+        (
+            AddressSeen { witness: listening(Some(true), None), ..from() },
+            ", witness payments/ledger-0 listening then unclear",
+        ),
+        (AddressSeen { witness: listening(None, None), ..from() }, ", witness payments/ledger-0 unclear"),
+        (
+            AddressSeen { witness: listening(Some(false), Some(false)), ..from() },
+            ", witness payments/ledger-0 not listening",
+        ),
         (
             AddressSeen { witness: vouched(WitnessKind::Node, "this node", Open, Open), ..from() },
             ", witness this node open",
@@ -476,6 +484,8 @@ fn the_json_names_pods_and_nodes() {
     );
     let witness = serde_json::json!({"by": "listening", "name": "payments/ledger-0", "before": {"listening": true}, "after": {"listening": true}});
     assert_eq!(of_pod["witness"], witness);
+    let unclear = serde_json::to_value(WitnessSaw::Listener { listening: None }).unwrap();
+    assert_eq!(unclear, serde_json::json!({"listening": null}));
     assert_eq!(reach["findings"][0]["pod"], POD);
     assert_eq!(asked["dns"]["pod"], POD);
     let expected =

@@ -95,8 +95,9 @@ fn address(text: &mut String, seen: &AddressSeen) {
 const fn saw(saw: WitnessSaw) -> &'static str {
     match saw {
         WitnessSaw::Connect(seen) => seen.outcome.as_str(),
-        WitnessSaw::Listener { listening: true } => "listening",
-        WitnessSaw::Listener { listening: false } => "not listening",
+        WitnessSaw::Listener { listening: Some(true) } => "listening",
+        WitnessSaw::Listener { listening: Some(false) } => "not listening",
+        WitnessSaw::Listener { listening: None } => "unclear",
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
+    path::Path,
     sync::Arc,
 };
 
@@ -14,7 +15,7 @@ use crate::{
     config::WitnessWho,
     inventory::{
         cri::{Labels, Network, Sandbox},
-        stands::{NodePods, witness, zone_of},
+        stands::{NodePods, path_of, witness, zone_of},
     },
     model::{AddressKind, Expect, Family, Transport, VantageMode, WitnessKind},
     observation::{WitnessSaw, WitnessSeen},
@@ -45,17 +46,18 @@ pub(super) struct Witnesses {
     /// Those who connect, the best first.
     pub connecting: Vec<Witness>,
     /// The pods behind endpoints on this node, with their listeners before the attempts.
-    pub tables: HashMap<IpAddr, (Arc<Sandbox>, Listeners)>,
+    pub tables: HashMap<IpAddr, (Arc<Sandbox>, Arc<Listeners>)>,
 }
 
 /// Whom to ask about one address.
 pub(super) enum Voucher<'a> {
-    Listening(&'a Arc<Sandbox>, bool),
+    Listening(&'a Arc<Sandbox>, Option<bool>),
     Connecting(&'a Witness),
 }
 
 impl Witnesses {
-    /// Whom to ask: a listener that is there, else who may connect, else the listener's absence.
+    /// Whom to ask: a listener that is there, else who may connect, else the listener's absence. Of a listener of which
+    /// nothing can be told nobody else is asked: at a full one a witness would be met with silence, too.
     pub fn of(&self, transport: Transport, kind: AddressKind, address: SocketAddr) -> Option<Voucher<'_>> {
         // A virtual address has many ends, of which the witness would meet any: it cannot vouch for it.
         if kind != AddressKind::Endpoint {
@@ -63,20 +65,26 @@ impl Witnesses {
         }
         let table = self.tables.get(&address.ip()).filter(|_| transport == Transport::Tcp);
         let listening = table.map(|(sandbox, listeners)| (sandbox, listeners.accepts(address)));
-        if let Some((sandbox, true)) = listening {
-            return Some(Voucher::Listening(sandbox, true));
+        if let Some((sandbox, said @ (Some(true) | None))) = listening {
+            return Some(Voucher::Listening(sandbox, said));
         }
         let speaks = |w: &&Witness| {
             w.only.as_ref().is_none_or(|only| only.contains(&address.ip())) && w.vantage.has(Family::of(address.ip()))
         };
         let connecting = self.connecting.iter().find(speaks).map(Voucher::Connecting);
-        connecting.or_else(|| listening.map(|(sandbox, found)| Voucher::Listening(sandbox, found)))
+        connecting.or_else(|| listening.map(|(sandbox, said)| Voucher::Listening(sandbox, said)))
     }
 
-    /// The listeners after the attempts, for what was seen listening before.
-    pub async fn after(&self) -> HashMap<IpAddr, Listeners> {
-        let sandboxes: Vec<Arc<Sandbox>> = self.tables.values().map(|(sandbox, _)| sandbox.clone()).collect();
-        tables(sandboxes).await.into_iter().map(|(ip, (_, listeners))| (ip, listeners)).collect()
+    /// The listeners before and after the attempts, where both are known.
+    pub async fn after(&self) -> HashMap<IpAddr, [Arc<Listeners>; 2]> {
+        let sandboxes: HashMap<&str, &Arc<Sandbox>> = self.tables.values().map(|(s, _)| (&*s.id, s)).collect();
+        let after = listeners(sandboxes.into_values().cloned().collect()).await;
+        let after: HashMap<&str, &Arc<Listeners>> = after.iter().map(|(s, listeners)| (&*s.id, listeners)).collect();
+        let both = |sandbox: &Sandbox, before: &Arc<Listeners>| {
+            let after = after.get(&*sandbox.id)?;
+            Some([before.clone(), Arc::clone(after)])
+        };
+        self.tables.iter().filter_map(|(ip, (sandbox, before))| Some((*ip, both(sandbox, before)?))).collect()
     }
 }
 
@@ -127,7 +135,13 @@ impl Sweeper {
         let connecting = self.connecting(leg, &node, &here).await;
         let tables = match self.config.vantage.mode {
             VantageMode::Own => HashMap::new(),
-            VantageMode::Pods => tables(here).await,
+            VantageMode::Pods => {
+                let of_each = |(sandbox, listeners): (Arc<Sandbox>, Arc<Listeners>)| {
+                    let addresses = sandbox.addresses.clone();
+                    addresses.into_iter().map(move |ip| (ip, (sandbox.clone(), listeners.clone())))
+                };
+                listeners(here).await.into_iter().flat_map(of_each).collect()
+            }
         };
         Witnesses { connecting, tables }
     }
@@ -176,28 +190,22 @@ impl Sweeper {
 /// True where the agent itself lives in a pod's network: then it is no node, and may be blocked like any pod.
 pub fn is_pods_own(node: &NodePods) -> bool {
     use std::os::unix::fs::MetadataExt;
-    let Ok(own) = Netns::own() else { return true };
-    node.sandboxes.iter().any(|sandbox| match &sandbox.network {
-        Network::Pod(path) => {
-            std::fs::metadata(path).is_ok_and(|file| (file.dev(), file.ino()) == (own.device, own.inode))
-        }
-        _ => false,
-    })
+    let (Ok(own), Ok(addresses)) = (Netns::own(), Own::addresses()) else { return true };
+    let leads_here =
+        |path: &Path| std::fs::metadata(path).is_ok_and(|file| (file.dev(), file.ino()) == (own.device, own.inode));
+    // Its path may not be visible from here. Who has the host's network shares the host's addresses.
+    let has_one_of_ours =
+        |s: &Sandbox| s.network != Network::Host && s.addresses.iter().any(|ip| addresses.contains(ip));
+    node.sandboxes.iter().any(|sandbox| path_of(sandbox).is_some_and(leads_here) || has_one_of_ours(sandbox))
 }
 
 /// Reads the listeners of pods. What cannot be entered has none, and no voice.
-async fn tables(sandboxes: Vec<Arc<Sandbox>>) -> HashMap<IpAddr, (Arc<Sandbox>, Listeners)> {
-    let read = move || {
-        let mut tables = HashMap::new();
-        for sandbox in sandboxes {
-            let Network::Pod(path) = &sandbox.network else { continue };
-            let Ok(netns) = Netns::open(path) else { continue };
-            for ip in &sandbox.addresses {
-                let Ok(listeners) = Listeners::of(&netns) else { break };
-                tables.insert(*ip, (sandbox.clone(), listeners));
-            }
-        }
-        tables
+async fn listeners(sandboxes: Vec<Arc<Sandbox>>) -> Vec<(Arc<Sandbox>, Arc<Listeners>)> {
+    let read = |sandbox: Arc<Sandbox>| {
+        let netns = Netns::open(path_of(&sandbox)?).ok()?;
+        let listeners = Listeners::of(&netns).ok()?;
+        Some((sandbox, Arc::new(listeners)))
     };
-    tokio::task::spawn_blocking(read).await.unwrap_or_default()
+    let read_all = move || sandboxes.into_iter().filter_map(read).collect();
+    tokio::task::spawn_blocking(read_all).await.unwrap_or_default()
 }

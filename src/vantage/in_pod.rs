@@ -2,14 +2,13 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Mutex, PoisonError},
 };
 
-use nix::ifaddrs::getifaddrs;
 use socket2::Socket;
 
-use super::{EnterError, Kind, Netns, Vantage, born};
+use super::{EnterError, Kind, Netns, Own, Vantage, born};
 use crate::model::Family;
 
 /// Sockets of one family and kind that are born in the first visit: about as many as a sweep has controls.
@@ -97,13 +96,8 @@ impl Vantage for InPod {
 
 /// Which families have an address that leads out of the calling thread's namespace. Both, if it cannot be told.
 fn families() -> [bool; 2] {
-    let Ok(interfaces) = getifaddrs() else { return [true, true] };
-    let mut has = [false, false];
-    for address in interfaces.filter_map(|interface| interface.address) {
-        let v4 = address.as_sockaddr_in().map(|a| a.ip());
-        let v6 = address.as_sockaddr_in6().map(|a| a.ip());
-        has[0] |= v4.is_some_and(|ip| !ip.is_loopback());
-        has[1] |= v6.is_some_and(|ip| !ip.is_loopback() && !ip.is_unicast_link_local());
-    }
-    has
+    let Ok(addresses) = Own::addresses() else { return [true, true] };
+    let leads_out = |ip: &IpAddr| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let has = |family| addresses.iter().filter(|ip| leads_out(ip)).any(|ip| Family::of(*ip) == family);
+    [has(Family::V4), has(Family::V6)]
 }

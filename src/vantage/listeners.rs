@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
 };
 
 use nix::{
@@ -27,6 +27,9 @@ const PART: usize = 32 * 1024;
 /// So often the table is read again if it changes meanwhile.
 const TRIES: u32 = 5;
 
+/// So many messages of others are passed over while the kernel's answer is read.
+const MOST_FOREIGN: usize = 100;
+
 /// Where the sidecars and node proxies of service meshes listen: what a pod's connects reach then is the proxy.
 ///
 /// Sources: Istio, "Application Requirements", ports used by Istio; Linkerd, "Proxy Configuration"; Kuma, "Transparent
@@ -40,8 +43,6 @@ const MESH_PORTS: [(u16, &str); 5] = [
 ];
 
 /// The TCP listeners of a network namespace at one moment.
-///
-/// One that is bound to a device is left out, and one that accepts nothing for now does not vouch.
 #[derive(Debug, Default)]
 pub struct Listeners {
     by_port: BTreeMap<u16, Vec<Listener>>,
@@ -62,6 +63,9 @@ pub enum ListenersError {
     /// The table was never the same for long enough.
     #[error("read the TCP listeners: the table changed during each of {TRIES} tries; the next sweep tries again")]
     Changing,
+    /// The answer did not come through between the messages of others.
+    #[error("read the TCP listeners: a process in the namespace floods the socket; find the one with CAP_NET_ADMIN")]
+    Flooded,
     /// The kernel's answer makes no sense.
     #[error("read the TCP listeners: the kernel's answer cannot be read; please report this kernel's release")]
     Malformed,
@@ -93,14 +97,33 @@ impl Listeners {
         Self { by_port }
     }
 
-    /// True where the kernel would let a connect to this address of the namespace through to a listener.
+    /// True where the kernel would let a connect to this address of the namespace through to a listener, false where there
+    /// is none.
     ///
-    /// False if one of those that share the address has no room for it, because the connect may be that one's.
-    pub fn accepts(&self, address: SocketAddr) -> bool {
+    /// None where one of those that share the address has no room for it, because the connect may be that one's; and where
+    /// all are bound to devices, because it may come in by another.
+    pub fn accepts(&self, address: SocketAddr) -> Option<bool> {
+        if self.hearing(address).next().is_none() {
+            return Some(false);
+        }
+        let is_sure = !self.hearing(address).any(|l| l.full) && self.hearing(address).any(|l| !l.on_device);
+        is_sure.then_some(true)
+    }
+
+    /// The same some time after `before`: none, too, where what accepts now took the place of what accepted then, because
+    /// nobody may have listened in between. Of several that share the address one must have stayed.
+    pub fn still_accepts(&self, before: &Self, address: SocketAddr) -> Option<bool> {
+        let has_stayed = |now: &Listener| before.hearing(address).any(|then| then.cookie == now.cookie);
+        match self.accepts(address) {
+            Some(true) if !self.hearing(address).any(|now| !now.on_device && has_stayed(now)) => None,
+            said => said,
+        }
+    }
+
+    /// Those that a connect to this address may meet.
+    fn hearing(&self, address: SocketAddr) -> impl Iterator<Item = &Listener> {
         let ip = address.ip().to_canonical();
-        let at_port = self.by_port.get(&address.port()).map(Vec::as_slice).unwrap_or_default();
-        let mut hearing = at_port.iter().filter(|listener| hears(listener, ip)).peekable();
-        hearing.peek().is_some() && hearing.all(|listener| !listener.full)
+        self.by_port.get(&address.port()).into_iter().flatten().filter(move |listener| hears(listener, ip))
     }
 
     /// The ports that something listens on, in order, loopback's too.
@@ -133,6 +156,7 @@ fn dump(family: Family) -> Result<Vec<Listener>, ListenersError> {
             Err(Failed::Broken(Broken::Refused(error))) => return Err(ListenersError::System(error)),
             Err(Failed::Broken(Broken::Malformed)) => return Err(ListenersError::Malformed),
             Err(Failed::TooMany) => return Err(ListenersError::TooMany),
+            Err(Failed::Flooded) => return Err(ListenersError::Flooded),
             Ok(listeners) => return Ok(listeners),
         }
     }
@@ -142,6 +166,7 @@ fn dump(family: Family) -> Result<Vec<Listener>, ListenersError> {
 enum Failed {
     Broken(Broken),
     TooMany,
+    Flooded,
 }
 
 impl From<Broken> for Failed {
@@ -161,15 +186,24 @@ fn dump_once(family: Family, sequence: u32) -> Result<Vec<Listener>, Failed> {
     let diag = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
     let kernel = NetlinkAddr::new(0, 0);
     sendto(diag.as_raw_fd(), &sock_diag::question(family, sequence), &kernel, MsgFlags::empty())?;
-    let mut listeners = Vec::new();
+    answer(&diag, sequence)
+}
+
+/// Reads the whole answer to the question with this number.
+fn answer(diag: &OwnedFd, sequence: u32) -> Result<Vec<Listener>, Failed> {
+    let (mut listeners, mut foreign) = (Vec::new(), 0);
     let mut part = vec![0; PART];
     loop {
         let mut buffer = [IoSliceMut::new(&mut part)];
         // The kernel has each part ready before it is asked for, so there is never anything to wait for.
         let message = recvmsg::<NetlinkAddr>(diag.as_raw_fd(), &mut buffer, None, MsgFlags::MSG_DONTWAIT)?;
         let (length, cut) = (message.bytes, message.flags.contains(MsgFlags::MSG_TRUNC));
-        // A process of the namespace with CAP_NET_ADMIN can write to our socket.
+        // A process of the namespace with CAP_NET_ADMIN can write to our socket, as fast as it is read.
         if message.address.is_none_or(|sender| sender.pid() != 0) {
+            foreign += 1;
+            if foreign > MOST_FOREIGN {
+                return Err(Failed::Flooded);
+            }
             continue;
         }
         if cut {
@@ -188,11 +222,20 @@ fn dump_once(family: Family, sequence: u32) -> Result<Vec<Listener>, Failed> {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::socket::{bind, getsockname};
+
     use super::*;
 
     fn listener(address: &str, v6_only: bool) -> Listener {
         let address: SocketAddr = address.parse().unwrap();
-        Listener { ip: address.ip().to_canonical(), port: address.port(), v6_only, full: false }
+        Listener {
+            ip: address.ip().to_canonical(),
+            port: address.port(),
+            v6_only,
+            full: false,
+            on_device: false,
+            cookie: 0,
+        }
     }
 
     #[test]
@@ -216,22 +259,78 @@ mod tests {
             let listeners = Listeners::new([listener(bound, v6_only)]);
             for (addresses, expected) in [(accepted, true), (refused, false)] {
                 for address in addresses {
-                    assert_eq!(listeners.accepts(address.parse().unwrap()), expected, "{bound} {v6_only}: {address}");
+                    let said = listeners.accepts(address.parse().unwrap());
+                    assert_eq!(said, Some(expected), "{bound} {v6_only}: {address}");
                 }
             }
         }
     }
 
     #[test]
-    fn a_full_listener_does_not_vouch_nor_do_those_that_share_its_address() {
+    fn of_a_full_listener_nothing_can_be_told_nor_of_those_that_share_its_address() {
         let (any, exact) = (listener("0.0.0.0:80", true), listener("192.0.2.1:80", true));
         let both = |any_full, exact_full| {
             Listeners::new([Listener { full: any_full, ..any }, Listener { full: exact_full, ..exact }])
         };
         let (shared, other) = ("192.0.2.1:80".parse().unwrap(), "192.0.2.2:80".parse().unwrap());
-        assert!(both(false, false).accepts(shared));
-        assert!(!both(true, false).accepts(shared) && !both(false, true).accepts(shared));
-        assert!(both(false, true).accepts(other));
+        assert_eq!(both(false, false).accepts(shared), Some(true));
+        assert_eq!([both(true, false), both(false, true), both(true, true)].map(|l| l.accepts(shared)), [None; 3]);
+        assert_eq!(both(false, true).accepts(other), Some(true));
+    }
+
+    #[test]
+    fn of_a_listener_bound_to_a_device_nothing_can_be_told() {
+        let any = listener("0.0.0.0:80", true);
+        let bound = Listener { on_device: true, ..any };
+        let address = "192.0.2.1:80".parse().unwrap();
+        assert_eq!(Listeners::new([bound]).accepts(address), None);
+        assert_eq!(Listeners::new([bound, any]).accepts(address), Some(true), "what comes in elsewhere is the other's");
+        assert_eq!(Listeners::new([bound]).accepts("192.0.2.1:81".parse().unwrap()), Some(false));
+    }
+
+    #[test]
+    fn only_a_socket_that_stayed_vouches_again() {
+        let socket = |cookie| Listener { cookie, ..listener("0.0.0.0:80", true) };
+        let full = |cookie| Listener { full: true, ..socket(cookie) };
+        let on_device = |cookie| Listener { on_device: true, ..socket(cookie) };
+        let elsewhere = |cookie| Listener { cookie, ..listener("192.0.2.2:80", true) };
+        for (before, after, expected) in [
+            (vec![socket(1)], vec![socket(1)], Some(true)),
+            (vec![socket(1)], vec![socket(2)], None),
+            (vec![socket(1)], vec![full(1)], None),
+            (vec![socket(1)], vec![], Some(false)),
+            (vec![], vec![socket(1)], None),
+            (vec![], vec![], Some(false)),
+            // A group.
+            (vec![socket(1), socket(2)], vec![socket(2), socket(3)], Some(true)),
+            (vec![socket(1), socket(2)], vec![socket(3), socket(4)], None),
+            // What stayed is another's.
+            (vec![elsewhere(1)], vec![elsewhere(1), socket(2)], None),
+            (vec![on_device(1), socket(2)], vec![on_device(1), socket(3)], None),
+        ] {
+            let (then, now) = (Listeners::new(before.clone()), Listeners::new(after.clone()));
+            assert_eq!(now.still_accepts(&then, "192.0.2.1:80".parse().unwrap()), expected, "{before:?}, {after:?}");
+        }
+    }
+
+    #[test]
+    fn messages_of_others_are_passed_over_for_a_while() {
+        // Between sockets of this protocol anybody may write.
+        let [reader, writer] = [(); 2].map(|()| {
+            let protocol = SockProtocol::NetlinkUserSock;
+            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).unwrap()
+        });
+        bind(reader.as_raw_fd(), &NetlinkAddr::new(0, 0)).unwrap();
+        let address: NetlinkAddr = getsockname(reader.as_raw_fd()).unwrap();
+        let answer_after = |foreign| {
+            for _ in 0..foreign {
+                sendto(writer.as_raw_fd(), &[0; 16], &address, MsgFlags::empty()).unwrap();
+            }
+            answer(&reader, 1)
+        };
+        let Err(Failed::Broken(Broken::Refused(error))) = answer_after(MOST_FOREIGN) else { panic!("it was read") };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "all were passed over, and then there was nothing");
+        assert!(matches!(answer_after(MOST_FOREIGN + 1), Err(Failed::Flooded)));
     }
 
     #[test]

@@ -652,7 +652,7 @@ fn more_names_than_are_kept_prove_nothing() {
 
 #[test]
 fn what_a_listener_says() {
-    let says = |before: bool, after: Option<bool>, captured| {
+    let says = |before: Option<bool>, after: Option<Option<bool>>, captured| {
         let saw = |listening| WitnessSaw::Listener { listening };
         let witness = WitnessSeen {
             by: WitnessKind::Listening,
@@ -663,22 +663,28 @@ fn what_a_listener_says() {
         judge_witness(Some(&witness), captured)
     };
     for (before, after, expected) in [
-        (true, Some(true), Witness::Open),
-        (false, Some(false), Witness::NotOpen),
-        (true, Some(false), Witness::Unclear),
-        (false, Some(true), Witness::Unclear),
-        (true, None, Witness::Unclear),
-        (false, None, Witness::Unclear),
+        (Some(true), Some(Some(true)), Witness::Open),
+        (Some(false), Some(Some(false)), Witness::NotOpen),
+        (Some(true), Some(Some(false)), Witness::Unclear),
+        (Some(false), Some(Some(true)), Witness::Unclear),
+        (Some(true), None, Witness::Unclear),
+        (Some(false), None, Witness::Unclear),
+        // What cannot be told neither vouches nor denies.
+        (Some(true), Some(None), Witness::Unclear),
+        (Some(false), Some(None), Witness::Unclear),
+        (None, Some(Some(true)), Witness::Unclear),
+        (None, Some(Some(false)), Witness::Unclear),
+        (None, Some(None), Witness::Unclear),
     ] {
-        assert_eq!(says(before, after, false), expected, "{before}, then {after:?}");
-        assert_eq!(says(before, after, true), Witness::None, "{before}, then {after:?}, captured");
+        assert_eq!(says(before, after, false), expected, "{before:?}, then {after:?}");
+        assert_eq!(says(before, after, true), Witness::None, "{before:?}, then {after:?}, captured");
     }
     // A connect and a look do not make up for each other.
     let mixed = WitnessSeen {
         by: WitnessKind::Node,
         name: "this node".into(),
         before: WitnessSaw::Connect(seen(TcpOutcome::Open)),
-        after: Some(WitnessSaw::Listener { listening: false }),
+        after: Some(WitnessSaw::Listener { listening: Some(false) }),
     };
     assert_eq!(judge_witness(Some(&mixed), false), Witness::Unclear);
 }

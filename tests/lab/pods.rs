@@ -21,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
         trial("nothing-is-left-of-1000-sweeps", churn::nothing_is_left),
         trial("runtime-unreadable", zones::runtime_unreadable),
         trial("policy-holds-and-who-vouches", policy::holds),
+        trial("listeners-that-do-not-vouch", policy::do_not_vouch),
         trial("policy-misses-one-identity", policy::misses_one_identity),
         trial("policy-misses-one-pod", policy::misses_one_pod),
         trial("policy-misses-one-endpoint", policy::misses_one_endpoint),

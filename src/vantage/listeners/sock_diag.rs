@@ -30,6 +30,10 @@ pub struct Listener {
     pub v6_only: bool,
     /// As many connections as it allows wait to be accepted: the kernel drops further ones.
     pub full: bool,
+    /// Bound to one device, perhaps `lo`: it does not accept everything that comes to its address.
+    pub on_device: bool,
+    /// Tells the socket from every other, also from one that takes its place.
+    pub cookie: u64,
 }
 
 /// How far the answer is.
@@ -124,9 +128,7 @@ fn status(payload: &[u8]) -> Result<(), Broken> {
 fn listener(payload: &[u8]) -> Result<Option<Listener>, Broken> {
     let fixed = payload.get(..MESSAGE).ok_or(Broken::Malformed)?;
     let (family, state) = (i32::from(fixed[0]), fixed[1]);
-    // What is bound to one device, perhaps `lo`, does not accept everything that comes to its address.
-    let bound_device = u32_at(fixed, 40)?;
-    if state != TCP_LISTEN || bound_device != 0 {
+    if state != TCP_LISTEN {
         return Ok(None);
     }
     let ip = match family {
@@ -147,7 +149,14 @@ fn listener(payload: &[u8]) -> Result<Option<Listener>, Broken> {
     }
     // Of a listener these two are the connections that wait, and how many may; sk_acceptq_is_full in net/sock.h.
     let (waiting, allowed) = (u32_at(fixed, 56)?, u32_at(fixed, 60)?);
-    Ok(Some(Listener { ip, port: u16::from_be_bytes(array(fixed, 4)?), v6_only, full: waiting > allowed }))
+    Ok(Some(Listener {
+        ip,
+        port: u16::from_be_bytes(array(fixed, 4)?),
+        v6_only,
+        full: waiting > allowed,
+        on_device: u32_at(fixed, 40)? != 0,
+        cookie: u64::from_ne_bytes(array(fixed, 44)?),
+    }))
 }
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Broken> {
@@ -169,6 +178,7 @@ mod tests {
     use super::*;
 
     const SEQUENCE: u32 = 7;
+    const COOKIE: u64 = 0x0102_0304_0506_0708;
 
     fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(HEADER + payload.len()).unwrap();
@@ -187,6 +197,7 @@ mod tests {
         let mut bytes = vec![0; MESSAGE];
         bytes[1] = TCP_LISTEN;
         bytes[4..6].copy_from_slice(&port.to_be_bytes());
+        bytes[44..52].copy_from_slice(&COOKIE.to_ne_bytes());
         match ip {
             IpAddr::V4(ip) => {
                 bytes[0] = 2;
@@ -221,7 +232,15 @@ mod tests {
     #[test]
     fn listeners_are_read() {
         let v4 = one(&socket([192, 0, 2, 1].into(), 8443)).unwrap();
-        assert_eq!(v4, Listener { ip: [192, 0, 2, 1].into(), port: 8443, v6_only: true, full: false });
+        let expected = Listener {
+            ip: [192, 0, 2, 1].into(),
+            port: 8443,
+            v6_only: true,
+            full: false,
+            on_device: false,
+            cookie: COOKIE,
+        };
+        assert_eq!(v4, expected);
         let any = socket(Ipv6Addr::UNSPECIFIED.into(), 80);
         assert!(one(&any).unwrap().v6_only, "not said");
         assert!(one(&with_v6_only(any.clone(), 1)).unwrap().v6_only);
@@ -231,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_accept_is_no_listener() {
+    fn what_does_not_accept_is_no_listener_or_says_so() {
         let socket = socket([192, 0, 2, 1].into(), 80);
         let with = |at: usize, value: u8| {
             let mut socket = socket.clone();
@@ -240,7 +259,7 @@ mod tests {
         };
         assert_eq!(with(1, 1), None, "established");
         assert_eq!(with(0, 1), None, "a unix socket");
-        assert_eq!(with(40, 1), None, "bound to a device");
+        assert!(with(40, 1).unwrap().on_device && with(43, 1).unwrap().on_device);
         let queue = |waiting: u32, allowed: u32| {
             let mut socket = socket.clone();
             socket[56..60].copy_from_slice(&waiting.to_ne_bytes());

@@ -5,8 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join;
 use libtest_mimic::Failed;
-use segprobe::model::{Reason, Verdict, WitnessKind};
+use segprobe::{
+    model::{Reason, Verdict, WitnessKind},
+    vantage::{EnterError, Listeners, Netns},
+};
+use socket2::{Domain, Socket, Type};
 
 use super::{
     REJECT,
@@ -16,7 +21,9 @@ use super::{
 use crate::{
     engine::{PORT, block_on},
     fake_cri::FakePod,
+    netns::until,
     network::Hook,
+    servers::{Servers, Temper},
 };
 
 /// Who spoke for each target, and what was concluded of it.
@@ -93,8 +100,79 @@ pub fn holds() -> Result<(), Failed> {
         for swept in sweep("{zone: high, node: true}").await {
             assert_eq!(vouched(&swept), nobody_else(), "an agent in a pod's network");
         }
+        // Nor where that network's path is not seen from here; but who has the host's network is the node.
+        let lives_in = |own: FakePod| {
+            node.runtime.change(|pods| pods.retain(|pod| pod.namespace != "monitoring"));
+            node.tell(FakePod { ips: vec!["169.254.1.1".into()], ..own });
+        };
+        let agent = || FakePod::new("monitoring", "segprobe");
+        lives_in(FakePod { netns: Some("/var/run/netns/absent".into()), ..agent() });
+        for swept in sweep("{zone: high, node: true}").await {
+            assert_eq!(vouched(&swept), nobody_else(), "an agent with a pod's address");
+        }
+        lives_in(FakePod { netns: None, host_network: true, ..agent() });
+        for swept in sweep("{zone: high, node: true}").await {
+            assert_eq!(vouched(&swept), expected[1].1, "an agent in the host's network");
+        }
     });
     Ok(())
+}
+
+/// Listeners that were there before and after the attempts, or seem so, behind a policy that is silent or resets.
+pub fn do_not_vouch() -> Result<(), Failed> {
+    /// The attempts are silent for two seconds.
+    const RESTARTS_AFTER: Duration = Duration::from_millis(500);
+    let node = Node::new()?;
+    let _controls = node.controls()?;
+    let _web = node.pod(low("web-0", "web"), "10.244.1.10")?;
+    let targets = [
+        ("stays", "10.244.1.20", Reason::Blocked),
+        ("restarts", "10.244.1.21", Reason::WitnessUnclear),
+        ("stops", "10.244.1.22", Reason::WitnessUnclear),
+        ("full", "10.244.1.23", Reason::WitnessUnclear),
+        ("on-device", "10.244.1.24", Reason::WitnessUnclear),
+        ("absent", "10.244.1.25", Reason::HostAnswered),
+    ];
+    let mut pods = Vec::new();
+    for (name, address, _) in targets {
+        pods.push(node.pod(high(name), address)?);
+    }
+    let [stays, restarts, stops, full, on_device, _] = pods.as_slice() else { panic!("{targets:?}") };
+    let _stays = stays.listens(PORT);
+    let ending = [restarts.listens(PORT), stops.listens(PORT)];
+    let _full = Servers::start(&full.namespace, vec![(at("10.244.1.23", PORT), Temper::Full)], None);
+    let _on_device = on_device.namespace.run(|| -> std::io::Result<Socket> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind_device(Some(b"eth0"))?;
+        socket.bind(&at("0.0.0.0", PORT).into())?;
+        socket.listen(16)?;
+        Ok(socket)
+    })?;
+    node.policy(&[
+        "ip daddr { 10.244.1.23, 10.244.1.24, 10.244.1.25 } tcp dport 5432 reject with tcp reset",
+        "tcp dport 5432 drop",
+    ])?;
+    let knobs = Knobs {
+        targets: targets.map(|(name, address, _)| (name, format!("endpoints: {address}"))).to_vec(),
+        witnesses: "{zone: high, node: true}",
+        ..Knobs::default()
+    };
+    block_on(&node.host, || async {
+        let agent = Agent::start(&node, &knobs).await;
+        let restart = async {
+            tokio::time::sleep(RESTARTS_AFTER).await;
+            drop(ending);
+            let netns = Netns::open(&restarts.path)?;
+            until("it does not stop", || Listeners::of(&netns).is_ok_and(|found| found.ports().next().is_none()));
+            Ok::<_, EnterError>(restarts.listens(PORT))
+        };
+        let (swept, restarted) = join(agent.sweep("app=web"), restart).await;
+        drop(restarted?);
+        for (name, _, expected) in targets {
+            assert_eq!(swept.reason(name), expected, "{name}: {:#?}", swept.seen(name));
+        }
+        Ok(())
+    })
 }
 
 pub fn misses_one_identity() -> Result<(), Failed> {
