@@ -56,7 +56,7 @@ async fn every_runtime_tells_of_a_pod_in_its_own_shape() {
             uid: "uid-of-shop-cart-0".into(),
             namespace: "shop".into(),
             name: "cart-0".into(),
-            labels: BTreeMap::from([("app".into(), "cart-0".into())]),
+            labels: Some(BTreeMap::from([("app".into(), "cart-0".into())])),
             created: "2026-09-21T14:13:20Z".parse().unwrap(),
             ready: true,
             running: true,
