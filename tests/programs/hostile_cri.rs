@@ -1,6 +1,9 @@
 //! Runtimes that misbehave: every list ends in time and in little memory, tells what is wrong, and the next one is good again.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use futures_util::{StreamExt, future::join_all, stream};
 use segprobe::inventory::cri::{Client, CriError, Network};
@@ -47,7 +50,7 @@ fn labels_bomb(count: u32) -> Vec<u8> {
     let mut labels = Vec::new();
     for n in 0..count {
         labels.extend([5 << 3 | 2, 6, 1 << 3 | 2, 4]);
-        labels.extend(n.to_le_bytes().map(|byte| byte & 0x7f));
+        labels.extend([n, n >> 7, n >> 14, n >> 21].map(|n| n as u8 & 0x7f));
     }
     let mut list = vec![1 << 3 | 2];
     prost::encode_length_delimiter(labels.len(), &mut list).unwrap();
@@ -66,7 +69,7 @@ fn in_answers() -> Vec<(Misbehaviour, &'static [&'static str])> {
         (Misbehaviour::Message(vec![0xff; 64]), &["unreadable"]),
         (Misbehaviour::Message(b"\x0a\x06\x0a\x01\xff\x12\x01\xff".to_vec()), &["unreadable"]),
         (Misbehaviour::Message(bomb(100_000)), &["unreadable"]),
-        (Misbehaviour::Message(labels_bomb(100_000)), &["unreadable"]),
+        (Misbehaviour::Message(labels_bomb(300_000)), &["unreadable"]),
         (Misbehaviour::Huge(17 << 20), &["unreadable"]),
         (Misbehaviour::Claims(u32::MAX), &["unreadable"]),
         (Misbehaviour::Claims(15 << 20), &["deadline"]),
@@ -212,6 +215,18 @@ async fn names_are_bounded() {
     assert_eq!(client.list().await.unwrap()[0].network, Network::Pod("/var/run/netns/c".into()));
 }
 
+/// Whoever may label one pod must not hide the others.
+#[tokio::test]
+async fn the_labels_of_one_pod_cost_no_list() {
+    let labels: BTreeMap<_, _> = (0..2_900).map(|n| (format!("{n:0250}/{n:063}"), "v".repeat(63))).collect();
+    let length: usize = labels.iter().map(|(key, value)| key.len() + value.len()).sum();
+    assert!(length > 1 << 20, "about as long as etcd takes");
+    let runtime = FakeCri::start(vec![FakePod { labels, ..pod("a") }, pod("b")]);
+    let sandboxes = Client::new(&runtime.socket()).list().await.unwrap();
+    assert_eq!(sandboxes[0].network, Network::Unknown("it has 2900 labels, more than 64".into()));
+    assert_eq!(sandboxes[1].network, Network::Pod("/var/run/netns/b".into()));
+}
+
 #[tokio::test]
 async fn no_end_of_sandboxes_is_not_believed() {
     let many = |count: usize| (0..count).map(|n| FakePod { ready: false, ..pod(&format!("p{n}")) }).collect();
@@ -244,6 +259,8 @@ fn memory_is_bounded() {
     for how in [
         Misbehaviour::Message(bomb(8 << 20)),
         Misbehaviour::Message(labels_bomb(1_500_000)),
+        // The longest items that are read, and as many as there can be.
+        Misbehaviour::Message(labels_bomb(260_000).repeat(8)),
         Misbehaviour::Huge(16 << 20),
         Misbehaviour::Huge((16 << 20) - 8),
         Misbehaviour::Claims(u32::MAX),
