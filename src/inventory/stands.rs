@@ -107,7 +107,7 @@ pub fn use_of(config: &Config, sandbox: &Sandbox) -> Use {
         }
         None => Use::None("its namespace is in no zone"),
         Some(_) if sandbox.network == Network::Host => Use::None("it has the host's network: policies do not bind it"),
-        Some(_) if !sandbox.running => Use::None("no container runs in it"),
+        Some(_) if !sandbox.running => Use::None("no container has run in it yet"),
         Some(zone) if starts_a_boundary(zone) => Use::Vantage,
         Some(_) => Use::Protected,
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -229,16 +230,45 @@ async fn the_labels_of_one_pod_cost_no_list() {
 
 #[tokio::test]
 async fn no_end_of_sandboxes_is_not_believed() {
-    let many = |count: usize| (0..count).map(|n| FakePod { ready: false, ..pod(&format!("p{n}")) }).collect();
-    let runtime = FakeCri::start(many(2_048));
+    // Without a uid they are not asked about.
+    let ready = |count: usize| (0..count).map(|n| FakePod { uid: String::new(), ..pod(&format!("p{n}")) }).collect();
+    let runtime = FakeCri::start(ready(2_048));
     let mut client = Client::new(&runtime.socket());
     assert_eq!(client.list().await.unwrap().len(), 2_048);
-    runtime.change(|pods| *pods = many(2_049));
+    runtime.change(|pods| *pods = ready(2_049));
     let error = client.list().await.map(|sandboxes| sandboxes.len()).unwrap_err();
-    assert!(error.to_string().contains("more than 2048 items"), "{error}");
+    assert!(error.to_string().contains("more than 2048 ready sandboxes"), "{error}");
+    // What is told of each is the least that there is: it is not ready.
+    let items = |count| Misbehaviour::Message([1 << 3 | 2, 2, 3 << 3, 1].repeat(count));
+    runtime.misbehave(Method::ListPodSandbox, items(65_536));
+    assert_eq!(client.list().await.unwrap().len(), 1);
+    runtime.misbehave(Method::ListPodSandbox, items(65_537));
+    let error = client.list().await.map(|sandboxes| sandboxes.len()).unwrap_err();
+    assert!(error.to_string().contains("more than 65536 items"), "{error}");
+    runtime.behave();
     // Told twice is one.
     runtime.change(|pods| *pods = vec![pod("a"), pod("a")]);
     assert_eq!(client.list().await.unwrap().len(), 1);
+}
+
+/// Each pod that has run to its end keeps a sandbox until somebody deletes it.
+#[tokio::test]
+async fn completed_pods_do_not_hide_those_that_run() {
+    let runtime = FakeCri::start((0..5_000).map(|n| FakePod { ready: false, ..pod(&format!("job-{n}")) }).collect());
+    runtime.change(|pods| pods.extend([pod("a"), pod("z")]));
+    let mut client = Client::new(&runtime.socket());
+    let first = client.list().await.unwrap();
+    assert_eq!(first.len(), 1_024 + 2);
+    let ready: Vec<_> = first.iter().filter(|sandbox| sandbox.ready).map(|sandbox| &*sandbox.name).collect();
+    assert_eq!(ready, ["a", "z"]);
+    // Nothing changes because the runtime lists in another order.
+    runtime.change(|pods| pods.reverse());
+    let second = client.list().await.unwrap();
+    assert!(first.len() == second.len() && first.iter().zip(&second).all(|(a, b)| Arc::ptr_eq(a, b)));
+    // One that is told as both is ready.
+    runtime.change(|pods| pods.push(FakePod { ready: false, ..pod("a") }));
+    let third = client.list().await.unwrap();
+    assert_eq!(third.iter().filter(|sandbox| &*sandbox.name == "a").map(|a| a.ready).collect::<Vec<_>>(), [true]);
 }
 
 #[tokio::test]
@@ -270,6 +300,8 @@ fn memory_is_bounded() {
         runtime.misbehave(Method::ListPodSandbox, how);
         peaks.push((what, peak(&runtime)));
     }
+    let ended = (0..20_000).map(|n| FakePod { ready: false, ..pod(&format!("job-{n}")) }).collect();
+    peaks.push(("ended".into(), peak(&FakeCri::start(ended))));
     // Verbose statuses, all at once, of the JSON that grows the most.
     let json = format!(r#"{{"runtimeSpec":{{"linux":{{"namespaces":[{}0]}}}}}}"#, "0,".repeat(900_000));
     let pods = (0..4).map(|n| FakePod { shape: Shape::Text(json.clone()), ..pod(&format!("p{n}")) }).collect();

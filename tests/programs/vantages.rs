@@ -161,7 +161,7 @@ fn who_would_be_used_is_shown_and_why_others_are_not() {
         "  kube-system/dns: its namespace is in no zone\n",
         "  web/on-host: it has the host's network: policies do not bind it\n",
         "  web/dead: its sandbox is not ready\n",
-        "  web/empty: no container runs in it\n",
+        "  web/empty: no container has run in it yet\n",
         "    web/evil\\u{202e}  inconclusive: its label's value has control characters\n",
     ] {
         assert!(ended.stdout.contains(line), "{line:?}: {}", ended.stdout);

@@ -42,7 +42,8 @@ pub struct Sandbox {
     pub created: Timestamp,
     /// Its network is set up and its first process lives.
     pub ready: bool,
-    /// At least one container of it is running.
+    /// A container of it was seen to run, and the sandbox has been ready ever since: one that crashes again and again runs
+    /// for moments only, and comes back.
     pub running: bool,
     /// Where its sockets would be.
     pub network: Network,

@@ -130,8 +130,8 @@ fn what_is_not_used_has_its_reason() {
         (host(web(1)), Use::None("it has the host's network: policies do not bind it")),
         (host(empty(web(1))), Use::None("it has the host's network: policies do not bind it")),
         (host(in_scope()), Use::None("it has the host's network: policies do not bind it")),
-        (empty(web(1)), Use::None("no container runs in it")),
-        (empty(in_scope()), Use::None("no container runs in it")),
+        (empty(web(1)), Use::None("no container has run in it yet")),
+        (empty(in_scope()), Use::None("no container has run in it yet")),
         // They cannot be entered, and must not look as if they were not there.
         (Sandbox { network: Network::Hidden("kata".into()), ..web(1) }, Use::Vantage),
         (Sandbox { network: Network::Unknown("no status".into()), ..web(1) }, Use::Vantage),
