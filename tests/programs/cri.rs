@@ -153,6 +153,7 @@ async fn one_whose_containers_crash_runs_while_its_sandbox_is_ready() {
         assert_eq!(seen(true, false).await, (true, true));
     }
     assert_eq!(seen(false, false).await, (false, false));
+    assert_eq!(seen(false, true).await, (false, true), "its containers end after it");
     assert_eq!(seen(true, false).await, (true, false), "what ran before it ended does not count");
     assert_eq!(seen(true, true).await, (true, true));
     // One id, another pod.
