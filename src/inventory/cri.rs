@@ -84,8 +84,9 @@ impl Client {
         Self { socket: socket.to_owned(), connection: None, known: BTreeMap::new() }
     }
 
-    /// The sandboxes of the node, by namespace, name and age: all that are ready, and some that have ended. A status is asked once for each that is ready, and again only
-    /// where its network is [unknown](Network::Unknown); unchanged sandboxes are the same `Arc` as last time.
+    /// The sandboxes of the node, by namespace, name and age: all that are ready, and some that have ended. A status is asked
+    /// once for each that is ready, and again only where its network is [unknown](Network::Unknown); unchanged sandboxes are
+    /// the same `Arc` as last time.
     ///
     /// # Errors
     /// The runtime cannot be reached or asked, or tells more than can be believed. A sandbox whose own status fails is told
