@@ -1,7 +1,7 @@
 //! `segprobe vantages`: which pods of this node would be probed from, what witnesses see, and why others are not used.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     io::{self, BufWriter, Write},
     process::ExitCode,
     sync::Arc,
@@ -18,8 +18,7 @@ use crate::{
     config::{Config, WitnessConfig, WitnessWho, load},
     inventory::{
         cri::{Network, Sandbox},
-        identity::{identity_labels, identity_name},
-        stands::{NodePods, Use, age, use_of, witness, zone_of},
+        stands::{NodePods, Speakers, Use, age, stands, use_of, witness, zone_of},
     },
     model::{VantageMode, plain},
     sweep::is_pods_own,
@@ -87,24 +86,26 @@ fn show(out: &mut impl Write, config: &Config, node: &Node, version: Option<&str
 
 /// Who is probed from, by zone and identity.
 fn vantages(out: &mut impl Write, config: &Config, pods: &NodePods) -> io::Result<()> {
-    let ignored = config.pods.as_ref().map(|p| p.ignore_labels.clone()).unwrap_or_default();
+    let stands = stands(config, pods);
     let zones: BTreeSet<&Arc<str>> = config.boundaries.iter().map(|b| &b.from).collect();
     for zone in zones {
-        let mut identities: BTreeMap<String, Vec<&Sandbox>> = BTreeMap::new();
-        let used = pods.sandboxes.iter().filter(|s| use_of(config, s) == Use::Vantage);
-        for sandbox in used.filter(|s| zone_of(config, s) == Some(zone)) {
-            let name = identity_name(&identity_labels(&sandbox.labels, &ignored));
-            identities.entry(format!("{}/{name}", sandbox.namespace)).or_default().push(sandbox);
+        let mut identities = Vec::new();
+        for stand in stands.iter().filter(|stand| stand.source.zone.as_ref() == Some(zone)) {
+            if let Speakers::Pods(pods) = &stand.speakers {
+                let mut pods = pods.to_vec();
+                pods.sort_by(|a, b| a.name.cmp(&b.name));
+                identities.push((&stand.source.identity, pods));
+            }
         }
-        let count = counted(identities.values().map(Vec::len).sum(), "pod", "pods");
+        let count = counted(identities.iter().map(|(_, pods)| pods.len()).sum(), "pod", "pods");
         let of = counted(identities.len(), "identity", "identities");
         writeln!(out, "\nProbed from, zone {zone}: {count} of {of}")?;
         if identities.is_empty() {
             writeln!(out, "  no pod of it can be probed from: nothing is tested on this node")?;
         }
         for (identity, pods) in identities {
-            writeln!(out, "  {}", plain(&identity))?;
-            pods.into_iter().try_for_each(|sandbox| vantage(out, config, sandbox))?;
+            writeln!(out, "  {}", plain(&format!("{}/{}", identity.namespace, identity.name)))?;
+            pods.iter().try_for_each(|sandbox| vantage(out, config, sandbox))?;
         }
     }
     Ok(())

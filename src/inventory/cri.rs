@@ -38,8 +38,12 @@ pub use self::{
 
 /// One list with all its calls ends within this.
 const LIST: Duration = Duration::from_secs(15);
-/// A node with more sandboxes than this is not believed; kubelets stop at a few hundred pods.
-const MOST_SANDBOXES: usize = 2_048;
+/// A node with more ready sandboxes than this is not believed; kubelets stop at a few hundred pods.
+const MOST_READY: usize = 2_048;
+/// Of the others, which stay until somebody deletes their pods, so many are kept for people.
+const MOST_ENDED: usize = 1_024;
+/// The longest list holds no more sandboxes with an id, a uid and the labels of a kubelet.
+const MOST_SANDBOXES: usize = 65_536;
 /// Running containers of these.
 const MOST_CONTAINERS: usize = 32_768;
 /// So many statuses are asked at once: the runtime looks at a process for each.
@@ -80,8 +84,9 @@ impl Client {
         Self { socket: socket.to_owned(), connection: None, known: BTreeMap::new() }
     }
 
-    /// All sandboxes of the node, by namespace, name and age. A status is asked once for each that is ready, and again only
-    /// where its network is [unknown](Network::Unknown); unchanged sandboxes are the same `Arc` as last time.
+    /// The sandboxes of the node, by namespace, name and age: all that are ready, and some that have ended. A status is asked
+    /// once for each that is ready, and again only where its network is [unknown](Network::Unknown); unchanged sandboxes are
+    /// the same `Arc` as last time.
     ///
     /// # Errors
     /// The runtime cannot be reached or asked, or tells more than can be believed. A sandbox whose own status fails is told
@@ -104,7 +109,8 @@ impl Client {
                 (None, Some(known)) => (Told::of(&known.sandbox), true),
                 (None, None) => (Told::unknown(listed.problem.as_deref().unwrap_or("it is not ready")), false),
             };
-            let running = running.contains(&*listed.sandbox.id);
+            let running =
+                running.contains(&*listed.sandbox.id) || known.as_ref().is_some_and(|known| known.has_run(&listed));
             let sandbox = listed.told(told, running);
             let sandbox = match known {
                 Some(known) if *known.sandbox == sandbox => known.sandbox,
@@ -127,18 +133,30 @@ impl Client {
         Ok(Version { name: error::line(&answer.runtime_name), version: error::line(&answer.runtime_version) })
     }
 
-    /// Every sandbox once, also those that are not ready.
+    /// Every ready sandbox once, and as many of the others as are kept.
     async fn sandboxes(&mut self, end: Instant) -> Result<Vec<Listed>, CriError> {
         let answer = self.ask(LIST_SANDBOXES, &ListPodSandboxRequest::default(), end).await?;
         let mut ids = HashSet::new();
-        let mut listed = Vec::new();
+        let mut ready = Vec::new();
+        let mut ended = BTreeMap::new();
         for item in messages::items(answer, MOST_SANDBOXES).map_err(|why| self.unreadable(LIST_SANDBOXES, &why))? {
-            let sandbox = Listed::new(self.read::<ListedSandbox>(LIST_SANDBOXES, &item)?);
-            if sandbox.problem.is_some() || ids.insert(sandbox.sandbox.id.clone()) {
-                listed.push(sandbox);
+            let listed = Listed::new(self.read::<ListedSandbox>(LIST_SANDBOXES, &item)?);
+            let id = listed.sandbox.id.clone();
+            if !listed.sandbox.ready {
+                ended.insert(id, listed);
+                // Runtimes list in any order: by their ids the same ones are kept next time.
+                if ended.len() > MOST_ENDED {
+                    ended.pop_last();
+                }
+            } else if listed.problem.is_some() || ids.insert(id) {
+                if ready.len() == MOST_READY {
+                    return Err(self.unreadable(LIST_SANDBOXES, &format!("more than {MOST_READY} ready sandboxes")));
+                }
+                ready.push(listed);
             }
         }
-        Ok(listed)
+        ready.extend(ended.into_values().filter(|ended| !ids.contains(&ended.sandbox.id)));
+        Ok(ready)
     }
 
     /// The ids of sandboxes that have a running container.
@@ -213,9 +231,18 @@ async fn status(
 }
 
 impl Known {
-    /// False where an id came back with another pod.
     fn holds_for(&self, listed: &Listed) -> bool {
+        self.settled && listed.sandbox.ready && listed.problem.is_none() && self.is_of(listed)
+    }
+
+    /// True while it is ready since a container was seen to run in it.
+    fn has_run(&self, listed: &Listed) -> bool {
+        self.sandbox.running && self.sandbox.ready && listed.sandbox.ready && self.is_of(listed)
+    }
+
+    /// False where an id came back with another pod.
+    fn is_of(&self, listed: &Listed) -> bool {
         let (old, new) = (&self.sandbox, &listed.sandbox);
-        self.settled && new.ready && listed.problem.is_none() && (&old.uid, old.created) == (&new.uid, new.created)
+        (&old.uid, old.created) == (&new.uid, new.created)
     }
 }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     cri::{Labels, Network, Sandbox},
-    identity::{identity_labels, identity_name},
+    identity::identity_name,
 };
 use crate::{
     config::{Config, Zone},
@@ -83,13 +83,18 @@ impl Stand {
     }
 }
 
-/// The zone that a pod is in, by its namespace and labels.
+/// The zone that a pod is in, by its namespace and labels. One whose labels nobody knows is in the zone of its
+/// namespace: odd labels must not hide a pod.
 pub fn zone_of<'a>(config: &'a Config, sandbox: &Sandbox) -> Option<&'a Arc<str>> {
     let is_in = |zone: &Zone| {
         zone.namespaces.contains(&sandbox.namespace)
-            && zone.pod_labels.iter().all(|(key, value)| sandbox.labels.get(key) == Some(value))
+            && sandbox.labels.as_ref().is_none_or(|labels| has_all(labels, &zone.pod_labels))
     };
     config.zones.iter().find(|(_, zone)| is_in(zone)).map(|(name, _)| name)
+}
+
+fn has_all(labels: &Labels, wanted: &Labels) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 /// What a sandbox is good for.
@@ -102,7 +107,7 @@ pub fn use_of(config: &Config, sandbox: &Sandbox) -> Use {
         }
         None => Use::None("its namespace is in no zone"),
         Some(_) if sandbox.network == Network::Host => Use::None("it has the host's network: policies do not bind it"),
-        Some(_) if !sandbox.running => Use::None("no container runs in it"),
+        Some(_) if !sandbox.running => Use::None("no container has run in it yet"),
         Some(zone) if starts_a_boundary(zone) => Use::Vantage,
         Some(_) => Use::Protected,
     }
@@ -127,7 +132,7 @@ pub fn witness<'a>(
         s.ready
             && s.running
             && zone_of(config, s) == Some(zone)
-            && labels.iter().all(|(key, value)| s.labels.get(key) == Some(value))
+            && s.labels.as_ref().is_some_and(|own| has_all(own, labels))
     };
     node.sandboxes.iter().filter(speaks).find_map(|sandbox| Some((sandbox, path_of(sandbox)?)))
 }
@@ -143,22 +148,22 @@ pub fn unusable(sandbox: &Sandbox) -> Option<Reason> {
 
 /// The identities that are probed from on this node, in the order of their names.
 pub fn stands(config: &Config, node: &NodePods) -> Vec<Stand> {
-    /// Zone, namespace and labels.
-    type Key<'a> = (&'a Arc<str>, &'a Arc<str>, Labels);
+    /// Zone, namespace and name: checks are told apart by these alone, so that two identities must not share them.
+    type Key<'a> = (&'a Arc<str>, &'a Arc<str>, Arc<str>);
     let mut identities: BTreeMap<Key<'_>, Vec<Arc<Sandbox>>> = BTreeMap::new();
     if let (VantageMode::Pods, Some(pods)) = (config.vantage.mode, &config.pods) {
         for sandbox in node.sandboxes.iter().filter(|s| use_of(config, s) == Use::Vantage) {
             let Some(zone) = zone_of(config, sandbox) else { continue };
-            let labels = identity_labels(&sandbox.labels, &pods.ignore_labels);
-            identities.entry((zone, &sandbox.namespace, labels)).or_default().push(sandbox.clone());
+            let name = identity_name(sandbox.labels.as_ref(), &pods.ignore_labels);
+            identities.entry((zone, &sandbox.namespace, name)).or_default().push(sandbox.clone());
         }
     }
     let mut stands: Vec<Stand> = identities
         .into_iter()
-        .map(|((zone, namespace, labels), mut pods)| {
+        .map(|((zone, namespace, name), mut pods)| {
             // The oldest first: what is taken of the first must not change with every new pod.
             pods.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
-            let identity = Identity { namespace: namespace.clone(), name: identity_name(&labels) };
+            let identity = Identity { namespace: namespace.clone(), name };
             let system_dns = pods.iter().map(|pod| dns_servers(pod)).find(|dns| !dns.is_empty()).unwrap_or_default();
             let source = Source { identity: Arc::new(identity), zone: Some(zone.clone()), system_dns };
             Stand { source: Arc::new(source), speakers: Speakers::Pods(pods.into()) }

@@ -500,7 +500,7 @@ fn sandbox(name: &str) -> Arc<Sandbox> {
         uid: name.into(),
         namespace: "web".into(),
         name: name.into(),
-        labels: Default::default(),
+        labels: Some(Default::default()),
         created: Timestamp::UNIX_EPOCH,
         ready: true,
         running: true,

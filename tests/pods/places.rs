@@ -49,7 +49,7 @@ Not used: 4 sandboxes
   kube-system/dns-1: its namespace is in no zone
   web/done-1: its sandbox is not ready
   web/proxy-1: it has the host's network: policies do not bind it
-  web/starting-1: no container runs in it
+  web/starting-1: no container has run in it yet
 ",
         vantages.concat(),
         targets.concat()

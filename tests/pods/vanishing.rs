@@ -69,7 +69,9 @@ fn in_mid_sweep_of_a_check() {
     assert!(gone.iter().all(|(_, file)| !file.exists()));
     let ended = ended(check);
     assert_eq!(ended.code, Some(2), "{ended:?}");
-    for (pod, address, reason) in reached(&report(&ended)) {
+    let pairs = reached(&report(&ended));
+    assert_eq!(pairs.len(), 3 * 2, "each pod and each endpoint: {pairs:?}");
+    for (pod, address, reason) in pairs {
         let expected = if pod == name(&cluster.front[1]) { "blocked" } else { "vantage-gone" };
         assert_eq!(reason, expected, "{pod} {address}");
     }

@@ -56,7 +56,7 @@ async fn every_runtime_tells_of_a_pod_in_its_own_shape() {
             uid: "uid-of-shop-cart-0".into(),
             namespace: "shop".into(),
             name: "cart-0".into(),
-            labels: BTreeMap::from([("app".into(), "cart-0".into())]),
+            labels: Some(BTreeMap::from([("app".into(), "cart-0".into())])),
             created: "2026-09-21T14:13:20Z".parse().unwrap(),
             ready: true,
             running: true,
@@ -128,15 +128,40 @@ async fn what_was_told_is_not_asked_again() {
     assert_eq!((runtime.calls(Method::ListPodSandbox), runtime.calls(Method::ListContainers)), (2, 2));
     assert_eq!(runtime.connections(), 1);
 
-    // Its containers crash, and come back.
-    runtime.change(|pods| pods[0].running = false);
+    // One changes: the others are the same.
+    runtime.change(|pods| pods[0].ready = false);
     let third = client.list().await.unwrap();
-    assert!(Arc::ptr_eq(&third[0], &first[0]));
-    assert!(first[1].running && !third[1].running);
-    assert_eq!(third[1].network, first[1].network);
-    runtime.change(|pods| pods[0].running = true);
+    assert!(Arc::ptr_eq(&third[0], &first[0]) && third[1] != first[1]);
+    runtime.change(|pods| pods[0].ready = true);
     assert_eq!(client.list().await.unwrap(), first);
-    assert_eq!(runtime.calls(Method::PodSandboxStatus), 3);
+    assert_eq!(runtime.calls(Method::PodSandboxStatus), 4);
+}
+
+/// It is as good a vantage and as much a neighbour between two crashes of its containers.
+#[tokio::test]
+async fn one_whose_containers_crash_runs_while_its_sandbox_is_ready() {
+    let runtime = FakeCri::start(vec![FakePod { running: false, ..pod("a") }]);
+    let mut client = Client::new(&runtime.socket());
+    let mut seen = async |ready, running| {
+        runtime.change(|pods| (pods[0].ready, pods[0].running) = (ready, running));
+        let sandbox = client.list().await.unwrap().remove(0);
+        (sandbox.ready, sandbox.running)
+    };
+    assert_eq!(seen(true, false).await, (true, false), "none has run yet");
+    assert_eq!(seen(true, true).await, (true, true));
+    for _ in 0..2 {
+        assert_eq!(seen(true, false).await, (true, true));
+    }
+    assert_eq!(seen(false, false).await, (false, false));
+    assert_eq!(seen(false, true).await, (false, true), "its containers end after it");
+    assert_eq!(seen(true, false).await, (true, false), "what ran before it ended does not count");
+    assert_eq!(seen(true, true).await, (true, true));
+    // One id, another pod.
+    runtime.change(|pods| pods[0].uid = "another".into());
+    assert_eq!(seen(true, false).await, (true, false));
+    assert_eq!(seen(true, true).await, (true, true));
+    runtime.change(|pods| pods[0].created += 1);
+    assert_eq!(seen(true, false).await, (true, false));
 }
 
 #[tokio::test]

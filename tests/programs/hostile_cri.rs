@@ -1,6 +1,10 @@
 //! Runtimes that misbehave: every list ends in time and in little memory, tells what is wrong, and the next one is good again.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{StreamExt, future::join_all, stream};
 use segprobe::inventory::cri::{Client, CriError, Network};
@@ -47,7 +51,7 @@ fn labels_bomb(count: u32) -> Vec<u8> {
     let mut labels = Vec::new();
     for n in 0..count {
         labels.extend([5 << 3 | 2, 6, 1 << 3 | 2, 4]);
-        labels.extend(n.to_le_bytes().map(|byte| byte & 0x7f));
+        labels.extend([n, n >> 7, n >> 14, n >> 21].map(|n| n as u8 & 0x7f));
     }
     let mut list = vec![1 << 3 | 2];
     prost::encode_length_delimiter(labels.len(), &mut list).unwrap();
@@ -66,7 +70,7 @@ fn in_answers() -> Vec<(Misbehaviour, &'static [&'static str])> {
         (Misbehaviour::Message(vec![0xff; 64]), &["unreadable"]),
         (Misbehaviour::Message(b"\x0a\x06\x0a\x01\xff\x12\x01\xff".to_vec()), &["unreadable"]),
         (Misbehaviour::Message(bomb(100_000)), &["unreadable"]),
-        (Misbehaviour::Message(labels_bomb(100_000)), &["unreadable"]),
+        (Misbehaviour::Message(labels_bomb(300_000)), &["unreadable"]),
         (Misbehaviour::Huge(17 << 20), &["unreadable"]),
         (Misbehaviour::Claims(u32::MAX), &["unreadable"]),
         (Misbehaviour::Claims(15 << 20), &["deadline"]),
@@ -203,7 +207,7 @@ async fn names_are_bounded() {
         assert_eq!(good[0].network, Network::Pod("/var/run/netns/b".into()));
         assert!(matches!(&odd[0].network, Network::Unknown(why) if why.contains(expected)), "{odd:?}");
         assert!([&odd[0].id, &odd[0].uid, &odd[0].namespace, &odd[0].name].iter().all(|text| text.len() <= 200));
-        assert!(odd[0].labels.keys().chain(odd[0].labels.values()).all(|text| text.len() <= 200));
+        assert_eq!(odd[0].labels.is_none(), expected.contains("label"), "{odd:?}");
     }
     assert_eq!(runtime.calls(Method::PodSandboxStatus), 1, "only one was worth asking about, once");
     // Labels without value are good ones.
@@ -212,18 +216,59 @@ async fn names_are_bounded() {
     assert_eq!(client.list().await.unwrap()[0].network, Network::Pod("/var/run/netns/c".into()));
 }
 
+/// Whoever may label one pod must not hide the others.
+#[tokio::test]
+async fn the_labels_of_one_pod_cost_no_list() {
+    let labels: BTreeMap<_, _> = (0..2_900).map(|n| (format!("{n:0250}/{n:063}"), "v".repeat(63))).collect();
+    let length: usize = labels.iter().map(|(key, value)| key.len() + value.len()).sum();
+    assert!(length > 1 << 20, "about as long as etcd takes");
+    let runtime = FakeCri::start(vec![FakePod { labels, ..pod("a") }, pod("b")]);
+    let sandboxes = Client::new(&runtime.socket()).list().await.unwrap();
+    assert_eq!(sandboxes[0].network, Network::Unknown("it has 2900 labels, more than 64".into()));
+    assert_eq!(sandboxes[1].network, Network::Pod("/var/run/netns/b".into()));
+}
+
 #[tokio::test]
 async fn no_end_of_sandboxes_is_not_believed() {
-    let many = |count: usize| (0..count).map(|n| FakePod { ready: false, ..pod(&format!("p{n}")) }).collect();
-    let runtime = FakeCri::start(many(2_048));
+    // Without a uid they are not asked about.
+    let ready = |count: usize| (0..count).map(|n| FakePod { uid: String::new(), ..pod(&format!("p{n}")) }).collect();
+    let runtime = FakeCri::start(ready(2_048));
     let mut client = Client::new(&runtime.socket());
     assert_eq!(client.list().await.unwrap().len(), 2_048);
-    runtime.change(|pods| *pods = many(2_049));
+    runtime.change(|pods| *pods = ready(2_049));
     let error = client.list().await.map(|sandboxes| sandboxes.len()).unwrap_err();
-    assert!(error.to_string().contains("more than 2048 items"), "{error}");
+    assert!(error.to_string().contains("more than 2048 ready sandboxes"), "{error}");
+    // What is told of each is the least that there is: it is not ready.
+    let items = |count| Misbehaviour::Message([1 << 3 | 2, 2, 3 << 3, 1].repeat(count));
+    runtime.misbehave(Method::ListPodSandbox, items(65_536));
+    assert_eq!(client.list().await.unwrap().len(), 1);
+    runtime.misbehave(Method::ListPodSandbox, items(65_537));
+    let error = client.list().await.map(|sandboxes| sandboxes.len()).unwrap_err();
+    assert!(error.to_string().contains("more than 65536 items"), "{error}");
+    runtime.behave();
     // Told twice is one.
     runtime.change(|pods| *pods = vec![pod("a"), pod("a")]);
     assert_eq!(client.list().await.unwrap().len(), 1);
+}
+
+/// Each pod that has run to its end keeps a sandbox until somebody deletes it.
+#[tokio::test]
+async fn completed_pods_do_not_hide_those_that_run() {
+    let runtime = FakeCri::start((0..5_000).map(|n| FakePod { ready: false, ..pod(&format!("job-{n}")) }).collect());
+    runtime.change(|pods| pods.extend([pod("a"), pod("z")]));
+    let mut client = Client::new(&runtime.socket());
+    let first = client.list().await.unwrap();
+    assert_eq!(first.len(), 1_024 + 2);
+    let ready: Vec<_> = first.iter().filter(|sandbox| sandbox.ready).map(|sandbox| &*sandbox.name).collect();
+    assert_eq!(ready, ["a", "z"]);
+    // Nothing changes because the runtime lists in another order.
+    runtime.change(|pods| pods.reverse());
+    let second = client.list().await.unwrap();
+    assert!(first.len() == second.len() && first.iter().zip(&second).all(|(a, b)| Arc::ptr_eq(a, b)));
+    // One that is told as both is ready.
+    runtime.change(|pods| pods.push(FakePod { ready: false, ..pod("a") }));
+    let third = client.list().await.unwrap();
+    assert_eq!(third.iter().filter(|sandbox| &*sandbox.name == "a").map(|a| a.ready).collect::<Vec<_>>(), [true]);
 }
 
 #[tokio::test]
@@ -244,6 +289,8 @@ fn memory_is_bounded() {
     for how in [
         Misbehaviour::Message(bomb(8 << 20)),
         Misbehaviour::Message(labels_bomb(1_500_000)),
+        // The longest items that are read, and as many as there can be.
+        Misbehaviour::Message(labels_bomb(260_000).repeat(8)),
         Misbehaviour::Huge(16 << 20),
         Misbehaviour::Huge((16 << 20) - 8),
         Misbehaviour::Claims(u32::MAX),
@@ -253,6 +300,8 @@ fn memory_is_bounded() {
         runtime.misbehave(Method::ListPodSandbox, how);
         peaks.push((what, peak(&runtime)));
     }
+    let ended = (0..20_000).map(|n| FakePod { ready: false, ..pod(&format!("job-{n}")) }).collect();
+    peaks.push(("ended".into(), peak(&FakeCri::start(ended))));
     // Verbose statuses, all at once, of the JSON that grows the most.
     let json = format!(r#"{{"runtimeSpec":{{"linux":{{"namespaces":[{}0]}}}}}}"#, "0,".repeat(900_000));
     let pods = (0..4).map(|n| FakePod { shape: Shape::Text(json.clone()), ..pod(&format!("p{n}")) }).collect();

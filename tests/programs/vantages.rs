@@ -48,6 +48,11 @@ fn in_scope(pod: FakePod) -> FakePod {
     FakePod { labels: [("pci-scope".to_owned(), "in".to_owned())].into(), ..pod }
 }
 
+/// One with more labels than are read.
+fn crowded(pod: FakePod) -> FakePod {
+    FakePod { labels: (0..65).map(|n| (format!("l{n}"), String::new())).collect(), ..pod }
+}
+
 /// True where namespaces can be entered; where not, the same holds as for a missing program.
 fn may_enter() -> bool {
     let path = Path::new("/proc/self/ns/net");
@@ -122,6 +127,8 @@ fn who_would_be_used_is_shown_and_why_others_are_not() {
         in_scope(own("payments", "ledger-0")),
         in_scope(nowhere("payments", "ledger-1")),
         own("payments", "out-of-scope"),
+        crowded(own("payments", "crowded")),
+        crowded(own("web", "crowded")),
         own("kube-system", "dns"),
         FakePod { host_network: true, netns: None, ..own("web", "on-host") },
         FakePod { ready: false, ..own("web", "dead") },
@@ -135,7 +142,7 @@ fn who_would_be_used_is_shown_and_why_others_are_not() {
     let ended = vantages(&path);
     assert!(!ended.stdout.contains(hostile), "{ended:?}");
     for line in [
-        "\nProbed from, zone low: 8 pods of 7 identities\n",
+        "\nProbed from, zone low: 9 pods of 7 identities\n",
         "  web/app=shop\n    web/shop-0  127.0.0.1, net:[",
         "      DNS 10.96.0.10, search web.svc.cluster.local svc.cluster.local\n",
         "      the runtime does not tell its DNS servers: those of the configuration are used\n",
@@ -144,7 +151,9 @@ fn who_would_be_used_is_shown_and_why_others_are_not() {
         "    web/hidden  inconclusive: its runtime hides its network",
         "    web/garbled  inconclusive: ",
         "    web/silent  inconclusive: the runtime gave no verbose status\n",
-        "\nWitnesses, zone high\n  payments/ledger-0  127.0.0.1, listens on ",
+        "  web/unreadable-labels\n    web/crowded  inconclusive: it has 65 labels, more than 64\n",
+        "\nWitnesses, zone high\n  payments/crowded  not entered: it has 65 labels, more than 64\n",
+        "  payments/ledger-0  127.0.0.1, listens on ",
         "  payments/ledger-1  not entered: open network namespace",
         "  the node itself: not used, the agent lives in a pod's network: set hostNetwork: true\n",
         "\nNot used: 5 sandboxes\n",
@@ -152,13 +161,13 @@ fn who_would_be_used_is_shown_and_why_others_are_not() {
         "  kube-system/dns: its namespace is in no zone\n",
         "  web/on-host: it has the host's network: policies do not bind it\n",
         "  web/dead: its sandbox is not ready\n",
-        "  web/empty: no container runs in it\n",
+        "  web/empty: no container has run in it yet\n",
         "    web/evil\\u{202e}  inconclusive: its label's value has control characters\n",
     ] {
         assert!(ended.stdout.contains(line), "{line:?}: {}", ended.stdout);
     }
     let whole = ended.stdout.lines().next().unwrap();
-    assert!(whole.ends_with(&format!(" at {}: 15 sandboxes", runtime.socket().display())), "{whole}");
+    assert!(whole.ends_with(&format!(" at {}: 17 sandboxes", runtime.socket().display())), "{whole}");
     // One that is gone passes by itself: the others can be used.
     assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
     // If none can be entered, something is wrong with the agent, and the remedy is told.
@@ -212,7 +221,9 @@ fn a_runtime_that_refuses_leaves_everything_inconclusive() {
     if !may_enter() {
         return;
     }
-    let runtime = FakeCri::start(vec![own("web", "shop-0"), in_scope(own("payments", "ledger-0"))]);
+    // In scope or not: the one whose labels are not read counts.
+    let high = [in_scope(own("payments", "ledger-0")), crowded(own("payments", "crowded")), own("payments", "other")];
+    let runtime = FakeCri::start([own("web", "shop-0")].into_iter().chain(high).collect());
     runtime.misbehave(Method::ListPodSandbox, Misbehaviour::Error(14, "restarting"));
     let directory = directory();
     let path = write_config(directory.path(), &config("pods", &runtime.socket(), ""));
@@ -234,7 +245,7 @@ fn a_runtime_that_refuses_leaves_everything_inconclusive() {
     let page = agent.page();
     assert_eq!(page.value("segprobe_runtime_up", &[]), Some(1.0));
     assert_eq!(page.value("segprobe_node_pods", &[("zone", "low")]), Some(1.0));
-    assert_eq!(page.value("segprobe_node_pods", &[("zone", "high")]), Some(1.0));
+    assert_eq!(page.value("segprobe_node_pods", &[("zone", "high")]), Some(2.0));
     assert_eq!(page.all("segprobe_boundary_info", &[("vantage", "pods")]).len(), 1);
 }
 

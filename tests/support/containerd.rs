@@ -10,8 +10,6 @@
 //! node.in_network_of(&web, || TcpStream::connect(listener.address));
 //! ```
 
-#![allow(dead_code, reason = "a harness for scenarios, of which each uses a part")]
-
 #[path = "containerd/cri.rs"]
 pub mod cri;
 #[path = "containerd/image.rs"]
@@ -184,11 +182,6 @@ impl Node {
         let mut child = self.containerd.lock().unwrap().take().expect("containerd runs");
         kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
         child.wait().unwrap();
-    }
-
-    pub fn restart_containerd(&self) {
-        self.stop_containerd();
-        self.start_containerd();
     }
 
     /// What containerd has written so far.

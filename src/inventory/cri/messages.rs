@@ -15,8 +15,8 @@ pub const RUNNING: i32 = 1;
 /// `NamespaceMode.NODE`: the host's.
 pub const NODE: i32 = 2;
 
-/// One item of a list may be so long: a pod's annotations, which are skipped, take up to 256 KiB.
-const LONGEST_ITEM: usize = 512 << 10;
+/// One item of a list may be so long: nothing bounds a pod's labels but etcd, which by default takes objects of 1.5 MiB.
+const LONGEST_ITEM: usize = 2 << 20;
 
 #[derive(Clone, PartialEq, Message)]
 pub struct VersionRequest {
@@ -217,8 +217,8 @@ mod tests {
         };
         assert_eq!(items(list(3, 2).into(), 3).unwrap().len(), 3);
         assert_eq!(items(list(4, 2).into(), 3).unwrap_err(), "more than 3 items");
-        assert_eq!(items(list(1, 512 << 10).into(), 3).unwrap().len(), 1);
-        assert_eq!(items(list(1, (512 << 10) + 1).into(), 3).unwrap_err(), "an item of 524289 bytes");
+        assert_eq!(items(list(1, 2 << 20).into(), 3).unwrap().len(), 1);
+        assert_eq!(items(list(1, (2 << 20) + 1).into(), 3).unwrap_err(), "an item of 2097153 bytes");
         assert_eq!(items(Bytes::new(), 3).unwrap(), Vec::<Bytes>::new());
         for (truncated, why) in [
             (&[0x0a_u8, 5, 1][..], "it is truncated"),

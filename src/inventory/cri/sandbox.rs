@@ -36,13 +36,14 @@ pub struct Sandbox {
     /// The pod's.
     pub name: Arc<str>,
     /// The pod's when the sandbox was made: later changes are not seen here. Without the `io.kubernetes.*` ones that kubelets
-    /// and runtimes add.
-    pub labels: Labels,
+    /// and runtimes add. None where they cannot be kept whole; `network` says why.
+    pub labels: Option<Labels>,
     /// When the sandbox was made.
     pub created: Timestamp,
     /// Its network is set up and its first process lives.
     pub ready: bool,
-    /// At least one container of it is running.
+    /// A container of it was seen to run, and the sandbox has been ready ever since: one that crashes again and again runs
+    /// for moments only, and comes back.
     pub running: bool,
     /// Where its sockets would be.
     pub network: Network,
@@ -74,17 +75,20 @@ impl Listed {
     /// Nothing of it is trusted to be short.
     pub fn new(listed: ListedSandbox) -> Self {
         let metadata = listed.metadata.unwrap_or_default();
-        let (labels, labels_problem) = labels(&listed.labels);
+        let labels = labels(&listed.labels);
         let named =
             [("id", &listed.id), ("uid", &metadata.uid), ("namespace", &metadata.namespace), ("name", &metadata.name)];
-        let problem = named.into_iter().find_map(|(what, text)| name_problem(what, text)).or(labels_problem);
+        let problem = named
+            .into_iter()
+            .find_map(|(what, text)| name_problem(what, text))
+            .or_else(|| labels.as_ref().err().cloned());
         let short = |text: &str| -> Arc<str> { if problem.is_some() { line(text).into() } else { text.into() } };
         let sandbox = Sandbox {
             id: short(&listed.id),
             uid: short(&metadata.uid),
             namespace: short(&metadata.namespace),
             name: short(&metadata.name),
-            labels,
+            labels: labels.ok(),
             created: Timestamp::from_nanosecond(listed.created_at.into()).unwrap_or_default(),
             ready: listed.state == READY,
             running: false,
@@ -183,8 +187,8 @@ fn name_problem(what: &str, text: &str) -> Option<Box<str>> {
     Some(format!("its {what} {problem}").into())
 }
 
-/// The pod's own labels; none, and why, where they cannot be kept whole.
-fn labels(told: &HashMap<String, String>) -> (Labels, Option<Box<str>>) {
+/// The pod's own labels, or why they cannot be kept whole.
+fn labels(told: &HashMap<String, String>) -> Result<Labels, Box<str>> {
     let own = || told.iter().filter(|(key, _)| !key.starts_with("io.kubernetes."));
     let problem = match own().count() {
         count if count > MOST_LABELS => Some(format!("it has {count} labels, more than {MOST_LABELS}").into()),
@@ -194,7 +198,7 @@ fn labels(told: &HashMap<String, String>) -> (Labels, Option<Box<str>>) {
         }),
     };
     match problem {
-        Some(_) => (Labels::new(), problem),
-        None => (own().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect(), None),
+        Some(problem) => Err(problem),
+        None => Ok(own().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect()),
     }
 }

@@ -36,7 +36,7 @@ fn sandbox(id: u8, namespace: &str, pairs: &[(&str, &str)]) -> Sandbox {
         uid: format!("uid-{id}").into(),
         namespace: namespace.into(),
         name: format!("pod-{id}").into(),
-        labels: labels(pairs),
+        labels: Some(labels(pairs)),
         created: jiff::Timestamp::from_second(1_000 + i64::from(id)).unwrap(),
         ready: true,
         running: true,
@@ -92,6 +92,26 @@ fn a_pod_is_in_the_zone_of_its_namespace_and_labels() {
     }
 }
 
+/// In a namespace of which only some pods are in the zone: who could hide there would be neither probed nor counted.
+#[test]
+fn a_pod_whose_labels_nobody_knows_is_not_left_out() {
+    let some = "zones: {low: {namespaces: [web], pod_labels: {tier: low}}, high: {namespaces: [payments], pod_labels: {tier: high}}}
+boundaries: [{name: b, from: low, to: high, dns: off}]
+vantage: {mode: pods}\n";
+    let config = parse(Path::new("f.yaml"), some).unwrap_or_else(|e| panic!("{e}"));
+    let unread = |id, namespace| Sandbox { labels: None, ..sandbox(id, namespace, &[]) };
+    let zone = |namespace| zone_of(&config, &unread(1, namespace)).map(|zone| &**zone);
+    assert_eq!([zone("web"), zone("payments"), zone("batch")], [Some("low"), Some("high"), None]);
+    let of = |namespace| use_of(&config, &unread(1, namespace));
+    assert_eq!([of("web"), of("payments")], [Use::Vantage, Use::Protected]);
+    let low = sandbox(3, "web", &[("tier", "low")]);
+    let node = node(vec![unread(1, "web"), sandbox(2, "web", &[]), low, unread(4, "payments")]);
+    assert_eq!(told(&stands(&config, &node)), ["low: web/tier=low: 3", "low: web/unreadable-labels: 1"]);
+    // Nobody knows whether it is the one that is wanted.
+    let witness = |wanted| witness(&config, &node, &"high".into(), &labels(wanted)).map(|(sandbox, _)| &*sandbox.id);
+    assert_eq!([witness(&[]), witness(&[("tier", "high")])], [None, None]);
+}
+
 #[test]
 fn what_is_not_used_has_its_reason() {
     let config = pods();
@@ -110,8 +130,8 @@ fn what_is_not_used_has_its_reason() {
         (host(web(1)), Use::None("it has the host's network: policies do not bind it")),
         (host(empty(web(1))), Use::None("it has the host's network: policies do not bind it")),
         (host(in_scope()), Use::None("it has the host's network: policies do not bind it")),
-        (empty(web(1)), Use::None("no container runs in it")),
-        (empty(in_scope()), Use::None("no container runs in it")),
+        (empty(web(1)), Use::None("no container has run in it yet")),
+        (empty(in_scope()), Use::None("no container has run in it yet")),
         // They cannot be entered, and must not look as if they were not there.
         (Sandbox { network: Network::Hidden("kata".into()), ..web(1) }, Use::Vantage),
         (Sandbox { network: Network::Unknown("no status".into()), ..web(1) }, Use::Vantage),
@@ -150,10 +170,10 @@ fn pods_that_policies_cannot_tell_apart_are_one_identity() {
         told(&stands(&pods(), &all())),
         [
             "low: batch/app=web: 4",
-            "low: web/unlabelled: 5",
             "low: web/app=shop: 9",
             // The oldest first.
             "low: web/app=web: 1 2 3",
+            "low: web/unlabelled: 5",
         ]
     );
     // What is not ignored tells them apart.
@@ -161,6 +181,17 @@ fn pods_that_policies_cannot_tell_apart_are_one_identity() {
     let told = told(&stands(&strict, &all()));
     assert_eq!(told.len(), 6, "{told:?}");
     assert!(told.iter().any(|line| line.ends_with("app=web: 2")), "{told:?}");
+}
+
+/// Who may label pods can look for them.
+#[test]
+fn labels_of_one_name_are_one_identity() {
+    let name = |n: u32| identity_name(Some(&labels(&[("app", &format!("{n:063}"))])), &Default::default());
+    let mut known = HashMap::new();
+    let (one, other) = (0..1 << 20).find_map(|n| Some((known.insert(name(n), n)?, n))).expect("the hash has 24 bits");
+    let pod = |id, n: u32| sandbox(id, "web", &[("app", &format!("{n:063}"))]);
+    let told = told(&stands(&pods(), &node(vec![pod(1, one), pod(2, other)])));
+    assert_eq!(told, [format!("low: web/{}: 1 2", name(one))]);
 }
 
 #[test]
@@ -203,17 +234,17 @@ fn any_sandbox() -> impl Strategy<Value = Sandbox> {
     let network = select(vec![0, 0, 0, 1, 2, 3]);
     let key = select(vec!["app", "tier", "pci-scope", "pod-template-hash", "helm.sh/chart"]);
     let value = select(vec!["in", "out", "x"]);
-    let labels = prop::collection::btree_map(key, value, 0..4);
+    let labels = prop::option::weighted(0.9, prop::collection::btree_map(key, value, 0..4));
     let flags = (prop::bool::weighted(0.8), prop::bool::weighted(0.8));
     (namespace, network, labels, flags).prop_map(|(namespace, network, labels, (ready, running))| {
-        let pairs: Vec<_> = labels.into_iter().collect();
+        let labels = labels.map(|pairs| self::labels(&pairs.into_iter().collect::<Vec<_>>()));
         let network = match network {
             0 => Network::Pod("/run/netns/x".into()),
             1 => Network::Host,
             2 => Network::Hidden("kata".into()),
             _ => Network::Unknown("why".into()),
         };
-        Sandbox { ready, running, network, ..sandbox(0, namespace, &pairs) }
+        Sandbox { labels, ready, running, network, ..sandbox(0, namespace, &[]) }
     })
 }
 

@@ -12,7 +12,7 @@ fn pod(number: usize) -> Arc<Sandbox> {
         namespace: "web".into(),
         name: id.clone(),
         id,
-        labels: Default::default(),
+        labels: Some(Default::default()),
         created: jiff::Timestamp::UNIX_EPOCH,
         ready: true,
         running: true,

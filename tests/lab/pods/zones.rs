@@ -41,9 +41,16 @@ pub fn co_residency() -> Result<(), Failed> {
         assert_eq!(together(&agent).await, (Reason::CoResident, vec!["opened: co-resident, - to -".into()]));
         assert_eq!(together(&agent).await, (Reason::CoResident, none()), "a finding is opened once");
 
-        // It has ended, and its sandbox waits for its removal.
+        // Its containers crash and will come back; a list with another pod knows of it.
         node.change(&ledger, |pod| pod.running = false);
-        agent.until("it has ended", |n| n.sandboxes.iter().any(|s| !s.running)).await;
+        node.tell(low("other-0", "other"));
+        agent.until_pods(3).await;
+        assert_eq!(together(&agent).await.0, Reason::CoResident);
+        node.forget(&low("other-0", "other").id);
+        agent.until_pods(2).await;
+        // It has ended, and its sandbox waits for its removal.
+        node.change(&ledger, |pod| pod.ready = false);
+        agent.until("it has ended", |n| n.sandboxes.iter().any(|s| !s.ready)).await;
         for _ in 0..2 {
             assert_eq!(together(&agent).await, (Reason::Apart, none()));
             assert_eq!(agent.served(NODE, "high", ""), Reason::FindingOpen);
@@ -51,15 +58,12 @@ pub fn co_residency() -> Result<(), Failed> {
         assert_eq!(together(&agent).await, (Reason::Apart, vec!["closed: resolved, - to -".into()]));
         assert_eq!(agent.served(NODE, "high", "").verdict(), Verdict::Pass);
 
-        node.change(&ledger, |pod| pod.running = true);
-        agent.until("it runs", |n| n.sandboxes.iter().all(|s| s.running)).await;
-        assert_eq!(together(&agent).await.0, Reason::CoResident);
-        node.change(&ledger, |pod| pod.ready = false);
-        agent.until("it is not ready", |n| n.sandboxes.iter().any(|s| !s.ready)).await;
-        assert_eq!(together(&agent).await.0, Reason::Apart);
-        // One that no policy binds is a neighbour as well.
-        node.change(&ledger, |pod| (pod.ready, pod.host_network) = (true, true));
+        node.change(&ledger, |pod| pod.ready = true);
         agent.until("it is ready", |n| n.sandboxes.iter().all(|s| s.ready)).await;
+        assert_eq!(together(&agent).await.0, Reason::Apart, "no container has run in it yet");
+        // One that no policy binds is a neighbour as well.
+        node.change(&ledger, |pod| (pod.running, pod.host_network) = (true, true));
+        agent.until("it runs", |n| n.sandboxes.iter().all(|s| s.running)).await;
         assert_eq!(together(&agent).await.0, Reason::CoResident);
         node.forget(&low("web-0", "web").id);
         agent.until_pods(1).await;

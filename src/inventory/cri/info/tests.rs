@@ -72,6 +72,24 @@ fn every_runtimes_shape_is_read() {
     }
 }
 
+/// What the real containerd told, see `tests/pods/recorded.rs`.
+#[test]
+fn what_containerd_told_is_read() {
+    let [pod, host] = [
+        include_str!("../../../../tests/data/cri/containerd-1.6-pod.json"),
+        include_str!("../../../../tests/data/cri/containerd-1.6-host.json"),
+    ]
+    .map(|text| Info::read(text).unwrap());
+    let netns = "/var/run/netns/cni-7ccb3d47-6504-6f7a-15d6-ae89dc38b458";
+    assert_eq!((pod.network(&[]), host.network(&[])), (self::pod(netns), Network::Host));
+    for (told, namespace) in [(&pod, "web"), (&host, "kube-system")] {
+        let searches =
+            [&*format!("{namespace}.svc.cluster.local"), "svc.cluster.local", "cluster.local"].map(Box::from);
+        let servers = ["10.86.255.253".parse().unwrap()];
+        assert_eq!(told.dns, PodDns { servers: servers.into(), searches: searches.into() });
+    }
+}
+
 #[test]
 fn one_odd_field_does_not_cost_the_path() {
     let odd = [
