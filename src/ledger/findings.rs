@@ -26,7 +26,7 @@ const GONE_AFTER: u32 = 3;
 pub enum Closed {
     /// Blocked often enough in a row.
     Resolved,
-    /// The target no longer exists.
+    /// Either end no longer exists.
     Gone,
 }
 

@@ -99,6 +99,8 @@ pub fn in_turns() -> Result<(), Failed> {
     let knobs = Knobs {
         boundary: "interval: 12s",
         dns: "{srv-wildcard: judge}",
+        // All of them have their turn in each sweep over TCP.
+        pods: "per_second: 100000, turn_within: 1",
         more: "dns: {timeout: 200ms, ask_again: 100ms, queries_per_second: 2000}\n",
         ..Knobs::default()
     };
