@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     export::{Run, json, table},
     ledger::{Carried, Ledger, Snapshot},
-    model::Verdict,
+    model::{VantageMode, Verdict},
     plan::Plan,
     sweep::{Progress, Sweeper, Turns},
     vantage::raise_descriptor_limit,
@@ -134,17 +134,18 @@ fn show_plan(config: &Config, plan: &Plan) -> io::Result<()> {
             "  one sweep: at most {} connects and {} DNS queries, {} packets a second, {} s to {} s",
             cost.connects, cost.dns_queries, cost.packets_per_second, cost.least_seconds, cost.most_seconds
         )?;
+        let (paces, of_dns) = match leg.boundary.mode {
+            VantageMode::Own => ("pace.per_second", "dns.queries_per_second"),
+            VantageMode::Pods => ("pods.per_second", "pods.per_second"),
+        };
         if cost.most_seconds > boundary.interval.as_secs() {
-            writeln!(
-                out,
-                "  a silent network would overrun the interval: raise it, or pace.per_second and pace.in_flight"
-            )?;
+            writeln!(out, "  a silent network would overrun the interval: raise it, or {paces} and pace.in_flight")?;
         }
         // A fifth of the interval is for repeats and controls.
         if cost.dns_seconds * 5 > boundary.interval.as_secs() * 4 {
             writeln!(
                 out,
-                "  its DNS queries take {} s and go on from sweep to sweep: to have them in one, raise the interval or dns.queries_per_second",
+                "  its DNS queries take {} s and go on from sweep to sweep: to have them in one, raise the interval or {of_dns}",
                 cost.dns_seconds
             )?;
         }
