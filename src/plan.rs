@@ -87,6 +87,26 @@ impl Plan {
     pub fn endpoints(&self) -> HashSet<IpAddr> {
         self.boundaries.iter().flat_map(|b| b.reach.iter()).flat_map(|check| check.question.endpoints()).collect()
     }
+
+    /// Boundaries of which nothing is tested, and why: a pass of all the others says nothing of them.
+    pub fn untested(&self) -> impl Iterator<Item = (&Arc<str>, Option<&NotTested>)> {
+        let untested = self.boundaries.iter().filter(|planned| !self.is_tested(planned));
+        untested.map(|planned| &planned.boundary.name).map(|name| {
+            // The first is the whole reason: others are of single techniques and ways.
+            (name, self.not_tested.iter().find(|gap| gap.boundary == *name))
+        })
+    }
+
+    /// Whether there is a check whose verdict counts; where the configuration has none of that kind, whether there is any. That
+    /// two zones share no node is no answer to what can be reached.
+    fn is_tested(&self, planned: &Arc<BoundaryPlan>) -> bool {
+        let counts = |mode: &Mode| *mode == Mode::Judge;
+        let is_judged = !planned.reach.is_empty() || planned.boundary.techniques.iter().any(|(_, mode)| counts(mode));
+        let of_it = |leg: &&Arc<Leg>| Arc::ptr_eq(&leg.boundary, planned);
+        let mut checks = self.legs.iter().filter(of_it).flat_map(|leg| leg.checks());
+        let answers = |check: &Check| counts(&check.mode) && !matches!(check.question, Question::CoResidency);
+        checks.any(|check| !is_judged || answers(check))
+    }
 }
 
 /// One question. No two of a plan share an identity.
@@ -216,7 +236,10 @@ impl Plan {
             }
             if legs.len() == before {
                 let what = format!("boundary `{}` from this node", boundary.name);
-                let why = format!("no pod of zone `{}` that can be probed from runs here", boundary.from);
+                let why = format!(
+                    "no pod of zone `{}` that can be probed from runs here: `segprobe vantages` tells why",
+                    boundary.from
+                );
                 not_tested.push(NotTested { boundary: boundary.name.clone(), what, why });
             }
             not_tested.extend(planned.not_tested.iter().cloned());

@@ -498,7 +498,7 @@ fn a_zone_without_pods_here_is_said_not_to_be_tested() {
     let config = from_pods(TWO);
     let says = |plan: &Plan, boundary: &str, zone: &str| {
         let gap = format!(
-            "{boundary}: boundary `{boundary}` from this node: no pod of zone `{zone}` that can be probed from runs here"
+            "{boundary}: boundary `{boundary}` from this node: no pod of zone `{zone}` that can be probed from runs here: `segprobe vantages` tells why"
         );
         gaps(plan).contains(&gap)
     };
@@ -533,6 +533,41 @@ fn co_residency_is_asked_of_the_node_once() {
     )
     .unwrap();
     assert_eq!(lines(&plan(&own, &[Stand::own(&own, &SYSTEM, "")])), ["a node-co-residency high: judge"]);
+}
+
+#[test]
+fn a_boundary_without_a_check_that_counts_is_untested() {
+    let untested = |text: &str, stands: &dyn Fn(&Config) -> Vec<Stand>| {
+        let config = parse(Path::new("f.yaml"), text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let plan = plan(&config, &stands(&config));
+        plan.untested().map(|(name, gap)| format!("{name}: {}", gap.map_or("", |gap| &gap.why))).collect::<Vec<_>>()
+    };
+    let boundary = |more: &str| format!("{PODS}boundaries: [{{name: a, from: low, to: high{more}}}]\n");
+    let nobody = |_: &Config| Vec::new();
+    let somebody = |_: &Config| vec![stand("low", "x", &SYSTEM)];
+    let none = ["a: no pod of zone `low` that can be probed from runs here: `segprobe vantages` tells why"];
+    for more in ["", ", dns: off", ", dns: off, co_residency: judge", ", co_residency: report"] {
+        assert_eq!(untested(&boundary(more), &nobody), none, "{more}");
+        assert_eq!(untested(&boundary(more), &somebody), [""; 0], "{more}");
+        // That nobody knows who is there is a verdict.
+        assert_eq!(untested(&boundary(more), &|_| vec![unknown("low")]), [""; 0], "{more}");
+    }
+    // One of several boundaries is enough.
+    let two = boundary("").replace("boundaries: [", "boundaries: [{name: b, from: mid, to: high}, ");
+    assert_eq!(untested(&two, &somebody).len(), 1);
+    // What is only reported or counted is all that is wanted here.
+    let elsewhere = |more: &str| boundary(more).replace("zone: high, namespace: vault", "zone: mid, namespace: batch");
+    assert_eq!(untested(&elsewhere(", dns: {srv-wildcard: report, reverse-sweep: off}"), &somebody), [""; 0]);
+    assert_eq!(untested(&elsewhere(", dns: {srv-wildcard: report, reverse-sweep: off}"), &nobody), none);
+    assert_eq!(untested(&elsewhere(", dns: off, co_residency: judge"), &nobody), [""; 0]);
+    // It is not all where what is to be judged cannot be asked.
+    let judged = ", dns: {srv-wildcard: report, reverse-sweep: off, service-lookup: judge}";
+    assert_eq!(untested(&elsewhere(judged), &somebody), ["a: no target is in the zone"]);
+    // In mode `own`, too, there may be nothing to ask.
+    let own = |config: &Config| vec![Stand::own(config, &SYSTEM, "")];
+    let of_own = |more: &str| elsewhere(more).replace("mode: pods", "mode: own");
+    assert_eq!(untested(&of_own(", dns: off"), &own), ["a: no target is in the zone"]);
+    assert_eq!(untested(&of_own(""), &own), [""; 0]);
 }
 
 #[test]
