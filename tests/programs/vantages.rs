@@ -138,7 +138,7 @@ fn who_would_be_used_is_shown_and_why_others_are_not() {
         "\nProbed from, zone low: 8 pods of 7 identities\n",
         "  web/app=shop\n    web/shop-0  127.0.0.1, net:[",
         "      DNS 10.96.0.10, search web.svc.cluster.local svc.cluster.local\n",
-        "      the runtime does not tell its DNS servers: those of the configuration are used\n",
+        "      the runtime does not tell its DNS servers: `system` is none; name dns.servers and dns.resolver\n",
         "      its search list speaks of other.example, not of dns.zone\n",
         "    web/gone  inconclusive: open network namespace \"/nonsense/netns\": it is gone with its pod",
         "    web/hidden  inconclusive: its runtime hides its network",
