@@ -195,7 +195,7 @@ pub enum PositiveControl {
 /// A DNS server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DnsServer {
-    /// Those of `/etc/resolv.conf`.
+    /// Those of `/etc/resolv.conf`; in mode `pods` those of each pod, as the runtime tells them.
     System,
     /// A server with a name for its label, and who answers there.
     Named(Arc<str>, SocketAddr, AddressKind),

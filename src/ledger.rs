@@ -120,9 +120,9 @@ pub struct DnsEvidence {
 pub struct ControlState {
     /// Whose control.
     pub source: Arc<Identity>,
-    /// `positive`, `negative` or `loss`.
+    /// `positive`, `negative`, `loss` or `sidecar`.
     pub kind: &'static str,
-    /// What was tried: an address, or a family for `loss`.
+    /// What was tried: an address; a family for `loss`; the port and the mesh for `sidecar`.
     pub control: Arc<str>,
     /// 1 = trustworthy.
     pub ok: bool,

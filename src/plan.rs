@@ -99,6 +99,26 @@ impl Plan {
     pub fn endpoints(&self) -> HashSet<IpAddr> {
         self.boundaries.iter().flat_map(|b| b.reach.iter()).flat_map(|check| check.question.endpoints()).collect()
     }
+
+    /// Boundaries of which nothing is tested, and why: a pass of all the others says nothing of them.
+    pub fn untested(&self) -> impl Iterator<Item = (&Arc<str>, Option<&NotTested>)> {
+        let untested = self.boundaries.iter().filter(|planned| !self.is_tested(planned));
+        untested.map(|planned| &planned.boundary.name).map(|name| {
+            // The first is the whole reason: others are of single techniques and ways.
+            (name, self.not_tested.iter().find(|gap| gap.boundary == *name))
+        })
+    }
+
+    /// Whether there is a check whose verdict counts; where the configuration has none of that kind, whether there is any. That
+    /// two zones share no node is no answer to what can be reached.
+    fn is_tested(&self, planned: &Arc<BoundaryPlan>) -> bool {
+        let counts = |mode: &Mode| *mode == Mode::Judge;
+        let is_judged = !planned.reach.is_empty() || planned.boundary.techniques.iter().any(|(_, mode)| counts(mode));
+        let of_it = |leg: &&Arc<Leg>| Arc::ptr_eq(&leg.boundary, planned);
+        let mut checks = self.legs.iter().filter(of_it).flat_map(|leg| leg.checks());
+        let answers = |check: &Check| counts(&check.mode) && !matches!(check.question, Question::CoResidency);
+        checks.any(|check| !is_judged || answers(check))
+    }
 }
 
 /// One question. No two of a plan share an identity.
@@ -228,7 +248,10 @@ impl Plan {
             }
             if legs.len() == before {
                 let what = format!("boundary `{}` from this node", boundary.name);
-                let why = format!("no pod of zone `{}` that can be probed from runs here", boundary.from);
+                let why = format!(
+                    "no pod of zone `{}` that can be probed from runs here: `segprobe vantages` tells why",
+                    boundary.from
+                );
                 not_tested.push(NotTested { boundary: boundary.name.clone(), what, why });
             }
             not_tested.extend(planned.not_tested.iter().cloned());
@@ -592,14 +615,23 @@ fn dns_check(
 impl Leg {
     /// What one sweep of it costs under the configuration's budgets.
     pub fn cost(&self, config: &Config) -> Cost {
-        let ControlAddresses { positive, negative, .. } = &*self.controls;
+        let ControlAddresses { positive, positive_udp, negative, .. } = &*self.controls;
         let (planned, boundary) = (&self.boundary, &self.boundary.boundary);
         let mut addresses = 0;
+        let mut names: HashSet<&Arc<str>> = HashSet::new();
+        let mut is_used = [false; 2];
         let mut dns_queries = 0;
         let mut dns_seconds: HashMap<SocketAddr, usize> = HashMap::new();
         for check in self.checks() {
             match &check.question {
-                Question::Reach { addresses: of, .. } => addresses += of.len(),
+                Question::Reach { addresses: of, transport, .. } => {
+                    addresses += of.len();
+                    names.extend(of.iter().filter_map(|address| match address {
+                        Address::Name(name) => Some(name),
+                        Address::Ip(_) => None,
+                    }));
+                    is_used[*transport as usize] = true;
+                }
                 Question::Dns { server, .. } => {
                     let queries = planned.dns_queries(check.id.kind, config);
                     dns_queries += queries;
@@ -611,26 +643,42 @@ impl Leg {
         dns_queries += SHARED_QUERIES * dns_seconds.len();
         let witness = if planned.witnessed { 2 } else { 0 };
         let attempts = boundary.attempts as usize + witness;
-        // From a pod everything goes out at the pod's own pace.
         let of_pod = config.pods.as_ref().filter(|_| planned.mode == VantageMode::Pods).map(|pods| pods.per_second);
-        let of_pod = of_pod.unwrap_or(u32::MAX);
-        let per_second = config.pace.per_second.min(of_pod) as usize;
-        let queries_per_second = config.dns.queries_per_second.min(of_pod) as usize;
-        let paced = (addresses * attempts).div_ceil(per_second);
+        let slowest = of_pod.unwrap_or(u32::MAX);
+        let per_second = config.pace.per_second.min(slowest) as usize;
+        let queries_per_second = config.dns.queries_per_second.min(slowest) as usize;
+        let in_a_round = |known: &[SocketAddr]| -> usize {
+            let of_family = |family: &Family| known.iter().filter(|p| Family::of(p.ip()) == *family).count();
+            let of_families = Family::ALL.iter().map(of_family).filter(|count| *count > 0);
+            of_families.map(|count| count.max(CONTROL_CONNECTS)).sum()
+        };
+        let (controls, controls_udp) = (in_a_round(positive), in_a_round(positive_udp));
+        let negative: usize = negative.iter().map(|n| n.ports.len()).sum();
+        // One round before, one after, and one now and then in between.
+        let rounds_in =
+            |seconds: u64| 2 + usize::try_from(seconds / CONTROLS_EVERY.as_secs()).unwrap_or(usize::MAX - 2);
+
+        let within = usize::try_from(boundary.interval.as_secs()).unwrap_or(usize::MAX);
         let dns = dns_seconds.values().max().copied().unwrap_or(0).div_ceil(queries_per_second);
+        let mut least = dns.min(within);
+        if of_pod.is_some() {
+            // Everything leaves the pod one after the other: A and AAAA of names, too. Witnesses are elsewhere.
+            let probes = addresses * boundary.attempts as usize + 2 * names.len();
+            let queries = dns_queries.min(within.saturating_mul(per_second));
+            let [udp, tcp] = is_used.map(usize::from);
+            let round = tcp * (controls + negative) + udp * controls_udp;
+            let with_rounds = |rounds: usize| (probes + queries + rounds * round).div_ceil(per_second);
+            least = least.max(with_rounds(rounds_in(with_rounds(2) as u64)));
+        } else {
+            least = least.max((addresses * attempts).div_ceil(per_second));
+        }
+        let least = Duration::from_secs(least as u64);
         let rounds = addresses.div_ceil(config.pace.in_flight as usize);
         let silent = boundary.timeout * u32::try_from(attempts * rounds + 2).unwrap_or(u32::MAX);
-        let within = usize::try_from(boundary.interval.as_secs()).unwrap_or(usize::MAX);
-        let least = Duration::from_secs(paced.max(dns.min(within)) as u64);
         let most = least.max(silent);
-        let of_family = |family: &Family| positive.iter().filter(|p| Family::of(p.ip()) == *family).count();
-        let of_families = Family::ALL.iter().map(of_family).filter(|count| *count > 0);
-        let controls: usize = of_families.map(|count| count.max(CONTROL_CONNECTS)).sum();
-        let negative: usize = negative.iter().map(|n| n.ports.len()).sum();
         let negative = negative * if planned.witnessed { 2 } else { 1 };
-        // One round before, one after, and one now and then in between.
-        let rounds = 2 + usize::try_from(most.as_secs() / CONTROLS_EVERY.as_secs()).unwrap_or(usize::MAX - 2);
-        let connects = (addresses * attempts).saturating_add(rounds.saturating_mul(controls + negative));
+        let connects =
+            (addresses * attempts).saturating_add(rounds_in(most.as_secs()).saturating_mul(controls + negative));
         Cost {
             checks: self.checks().count(),
             addresses,

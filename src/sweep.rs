@@ -431,17 +431,13 @@ impl Sweeper {
         let resolver = if names.is_empty() || resolver.is_empty() {
             None
         } else {
+            let pace = Paces::new(speaker.pod_pace.clone());
             // hickory's own set-up does not fail; if it ever does, no name resolves.
-            Names::new(speaker.vantage.clone(), resolver, dns.timeout, dns.attempts).ok()
+            Names::new(speaker.vantage.clone(), resolver, dns.timeout, dns.attempts, pace).ok()
         };
         let lookup = async |name: Arc<str>| {
             let answer = match &resolver {
-                Some(names) => {
-                    if let Some(pace) = &speaker.pod_pace {
-                        Paces::new([pace.clone()]).turn().await;
-                    }
-                    names.addresses(&name).await.map_err(|_| TcpOutcome::Unresolved)
-                }
+                Some(names) => names.addresses(&name).await.map_err(|_| TcpOutcome::Unresolved),
                 None => Err(TcpOutcome::Unresolved),
             };
             (name, answer)

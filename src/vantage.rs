@@ -22,7 +22,7 @@ pub use netns::{EnterError, Netns, NetnsId};
 
 use crate::model::Family;
 
-/// Makes the sockets of one place in the network: an own pod, or another source address.
+/// Makes the sockets of one place in the network: the own pod, another source address, or another pod's namespace.
 ///
 /// Sockets are non-blocking, closed on exec, and hear ICMP errors (`IP_RECVERR`, `IPV6_RECVERR`): without that the
 /// kernel reports an ICMPv6 rejection only after the second SYN, one second late, and without its type.

@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     export::{Run, json, table},
     ledger::{Carried, Ledger, Snapshot},
-    model::Verdict,
+    model::{VantageMode, Verdict},
     plan::Plan,
     sweep::{Progress, Sweeper, Turns},
     vantage::raise_descriptor_limit,
@@ -41,24 +41,30 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
     least_privilege(&loaded.config)?;
     let run = run_info(&args.place);
     let began = Instant::now();
-    let snapshot = runtime()?.block_on(sweep_all(loaded, &run))?;
+    let (plan, snapshot) = runtime()?.block_on(sweep_all(loaded, &run))?;
     let now = Instant::now();
     print(args, &run, &snapshot, now, began.elapsed()).map_err(Failure::system("write the result"))?;
-    Ok(ExitCode::from(exit_code(table::totals(&snapshot, now), args.require_witness)))
+    let mut all_tested = true;
+    for (boundary, gap) in plan.untested() {
+        all_tested = false;
+        let why = gap.map_or("it asks for nothing", |gap| &gap.why);
+        eprintln!("segprobe: nothing of boundary `{boundary}` was tested: {why}");
+    }
+    Ok(ExitCode::from(exit_code(table::totals(&snapshot, now), all_tested, args.require_witness)))
 }
 
-/// 0 pass and unverified, 1 a fail, 2 inconclusive and no fail.
-fn exit_code(totals: [usize; 4], require_witness: bool) -> u8 {
+/// 0 pass and unverified, 1 a fail, 2 inconclusive and no fail: so is a boundary of which nothing was tested.
+fn exit_code(totals: [usize; 4], all_tested: bool, require_witness: bool) -> u8 {
     let some = |verdict: Verdict| totals[verdict as usize] > 0;
     match () {
         () if some(Verdict::Fail) => 1,
-        () if some(Verdict::Inconclusive) || (require_witness && some(Verdict::Unverified)) => 2,
+        () if !all_tested || some(Verdict::Inconclusive) || (require_witness && some(Verdict::Unverified)) => 2,
         () => 0,
     }
 }
 
 /// All boundaries one after the other: their budgets are the agent's. Each from all identities, and all of their pods.
-async fn sweep_all(mut loaded: Loaded, run: &Run) -> Result<Arc<Snapshot>, Failure> {
+async fn sweep_all(mut loaded: Loaded, run: &Run) -> Result<(Arc<Plan>, Arc<Snapshot>), Failure> {
     let node = loaded.ask_node().await;
     if let Some(node) = &node {
         node.check(&loaded.config)?;
@@ -82,7 +88,7 @@ async fn sweep_all(mut loaded: Loaded, run: &Run) -> Result<Arc<Snapshot>, Failu
         progress.abort();
         eprint!("\r\x1b[K");
     }
-    Ok(ledger.snapshot())
+    Ok((plan, ledger.snapshot()))
 }
 
 async fn show_progress(progress: Arc<Progress>) {
@@ -134,17 +140,18 @@ fn show_plan(config: &Config, plan: &Plan) -> io::Result<()> {
             "  one sweep: at most {} connects and {} DNS queries, {} packets a second, {} s to {} s",
             cost.connects, cost.dns_queries, cost.packets_per_second, cost.least_seconds, cost.most_seconds
         )?;
+        let (paces, of_dns) = match leg.boundary.mode {
+            VantageMode::Own => ("pace.per_second", "dns.queries_per_second"),
+            VantageMode::Pods => ("pods.per_second", "pods.per_second"),
+        };
         if cost.most_seconds > boundary.interval.as_secs() {
-            writeln!(
-                out,
-                "  a silent network would overrun the interval: raise it, or pace.per_second and pace.in_flight"
-            )?;
+            writeln!(out, "  a silent network would overrun the interval: raise it, or {paces} and pace.in_flight")?;
         }
         // A fifth of the interval is for repeats and controls.
         if cost.dns_seconds * 5 > boundary.interval.as_secs() * 4 {
             writeln!(
                 out,
-                "  its DNS queries take {} s and go on from sweep to sweep: to have them in one, raise the interval or dns.queries_per_second",
+                "  its DNS queries take {} s and go on from sweep to sweep: to have them in one, raise the interval or {of_dns}",
                 cost.dns_seconds
             )?;
         }
@@ -164,15 +171,20 @@ mod tests {
 
     #[test]
     fn exit_codes() {
-        for (totals, require_witness, expected) in [
-            ([0, 0, 0, 5], false, 0),
-            ([0, 0, 1, 5], false, 0),
-            ([0, 0, 1, 5], true, 2),
-            ([0, 1, 0, 5], false, 2),
-            ([1, 1, 1, 5], true, 1),
-            ([0; 4], true, 0),
+        for (totals, all_tested, require_witness, expected) in [
+            ([0, 0, 0, 5], true, false, 0),
+            ([0, 0, 1, 5], true, false, 0),
+            ([0, 0, 1, 5], true, true, 2),
+            ([0, 1, 0, 5], true, false, 2),
+            ([1, 1, 1, 5], true, true, 1),
+            // Reported checks only.
+            ([0; 4], true, true, 0),
+            ([0; 4], false, false, 2),
+            ([0, 0, 0, 5], false, false, 2),
+            ([1, 0, 0, 5], false, false, 1),
         ] {
-            assert_eq!(exit_code(totals, require_witness), expected, "{totals:?} {require_witness}");
+            let found = exit_code(totals, all_tested, require_witness);
+            assert_eq!(found, expected, "{totals:?} {all_tested} {require_witness}");
         }
     }
 }

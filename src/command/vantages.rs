@@ -188,7 +188,10 @@ fn vantage(out: &mut impl Write, config: &Config, sandbox: &Sandbox) -> io::Resu
     writeln!(out, "    {}  {}, net:[{}], up {age}", name(sandbox), addresses(sandbox), id.inode)?;
     let servers: Vec<String> = sandbox.dns.servers.iter().map(ToString::to_string).collect();
     if servers.is_empty() {
-        writeln!(out, "      the runtime does not tell its DNS servers: those of the configuration are used")?;
+        writeln!(
+            out,
+            "      the runtime does not tell its DNS servers: `system` is none; name dns.servers and dns.resolver"
+        )?;
     } else {
         let searches: Vec<&str> = sandbox.dns.searches.iter().map(|s| &**s).collect();
         writeln!(out, "      DNS {}, search {}", servers.join(", "), plain(&searches.join(" ")))?;

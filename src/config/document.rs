@@ -30,7 +30,7 @@ pub struct Document {
     pub vantage: Vantage,
     /// How the pods of this node are found and treated.
     pub pods: Option<Pods>,
-    /// Second vantages of the agent that are known to be allowed to reach a zone.
+    /// Who is known to be allowed to reach a zone: source addresses of the agent, the node's own network, or other pods.
     #[serde(default, deserialize_with = "list")]
     #[schemars(with = "Vec<Located<Witness>>")]
     pub witnesses: Vec<Located<Witness>>,
@@ -361,9 +361,10 @@ pub struct Negative {
 pub struct Dns {
     /// The cluster's zone.
     pub zone: Located<String>,
-    /// The servers to test: `system` (those of /etc/resolv.conf), `address`, `address:port`, or with a name for the label.
+    /// The servers to test: `system` (those of /etc/resolv.conf; in mode `pods` each pod's own, as the runtime tells them),
+    /// `address`, `address:port`, or with a name for the label.
     pub servers: Vec<Located<Server>>,
-    /// The server that resolves the names of targets.
+    /// The server that resolves the names of targets: `system`, `address` or `address:port`.
     pub resolver: Located<String>,
     /// Time for one attempt.
     pub timeout: Located<Span>,

@@ -506,7 +506,7 @@ fn a_zone_without_pods_here_is_said_not_to_be_tested() {
     let config = from_pods(TWO);
     let says = |plan: &Plan, boundary: &str, zone: &str| {
         let gap = format!(
-            "{boundary}: boundary `{boundary}` from this node: no pod of zone `{zone}` that can be probed from runs here"
+            "{boundary}: boundary `{boundary}` from this node: no pod of zone `{zone}` that can be probed from runs here: `segprobe vantages` tells why"
         );
         gaps(plan).contains(&gap)
     };
@@ -544,13 +544,79 @@ fn co_residency_is_asked_of_the_node_once() {
 }
 
 #[test]
+fn a_boundary_without_a_check_that_counts_is_untested() {
+    let untested = |text: &str, stands: &dyn Fn(&Config) -> Vec<Stand>| {
+        let config = parse(Path::new("f.yaml"), text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let plan = plan(&config, &stands(&config));
+        plan.untested().map(|(name, gap)| format!("{name}: {}", gap.map_or("", |gap| &gap.why))).collect::<Vec<_>>()
+    };
+    let boundary = |more: &str| format!("{PODS}boundaries: [{{name: a, from: low, to: high{more}}}]\n");
+    let nobody = |_: &Config| Vec::new();
+    let somebody = |_: &Config| vec![stand("low", "x", &SYSTEM)];
+    let none = ["a: no pod of zone `low` that can be probed from runs here: `segprobe vantages` tells why"];
+    for more in ["", ", dns: off", ", dns: off, co_residency: judge", ", co_residency: report"] {
+        assert_eq!(untested(&boundary(more), &nobody), none, "{more}");
+        assert_eq!(untested(&boundary(more), &somebody), [""; 0], "{more}");
+        // That nobody knows who is there is a verdict.
+        assert_eq!(untested(&boundary(more), &|_| vec![unknown("low")]), [""; 0], "{more}");
+    }
+    // One of several boundaries is enough.
+    let two = boundary("").replace("boundaries: [", "boundaries: [{name: b, from: mid, to: high}, ");
+    assert_eq!(untested(&two, &somebody).len(), 1);
+    // What is only reported or counted is all that is wanted here.
+    let elsewhere = |more: &str| boundary(more).replace("zone: high, namespace: vault", "zone: mid, namespace: batch");
+    assert_eq!(untested(&elsewhere(", dns: {srv-wildcard: report, reverse-sweep: off}"), &somebody), [""; 0]);
+    assert_eq!(untested(&elsewhere(", dns: {srv-wildcard: report, reverse-sweep: off}"), &nobody), none);
+    assert_eq!(untested(&elsewhere(", dns: off, co_residency: judge"), &nobody), [""; 0]);
+    // It is not all where what is to be judged cannot be asked.
+    let judged = ", dns: {srv-wildcard: report, reverse-sweep: off, service-lookup: judge}";
+    assert_eq!(untested(&elsewhere(judged), &somebody), ["a: no target is in the zone"]);
+    // In mode `own`, too, there may be nothing to ask.
+    let own = |config: &Config| vec![Stand::own(config, &SYSTEM, "")];
+    let of_own = |more: &str| elsewhere(more).replace("mode: pods", "mode: own");
+    assert_eq!(untested(&of_own(", dns: off"), &own), ["a: no target is in the zone"]);
+    assert_eq!(untested(&of_own(""), &own), [""; 0]);
+}
+
+#[test]
 fn from_a_pod_everything_goes_at_the_pods_pace() {
-    let config = from_pods("boundaries: [{name: a, from: low, to: high}]\npods: {per_second: 2}\n");
-    let plan = plan(&config, &[stand("low", "x", &SYSTEM[..1])]);
-    let cost = plan.legs[0].cost(&config);
+    let config = from_pods("boundaries: [{name: a, from: low, to: high, interval: 300s}]\npods: {per_second: 2}\n");
+    let legs = plan(&config, &[stand("low", "x", &SYSTEM[..1])]).legs;
+    let cost = legs[0].cost(&config);
     // Two addresses, two attempts, no witness that connects.
     assert_eq!((cost.addresses, cost.packets_per_second), (2, 2 * 2 + 2));
-    assert_eq!(cost.dns_seconds, (cost.dns_queries as u64).div_ceil(2));
+    assert_eq!((cost.dns_queries, cost.dns_seconds), (128, 64));
+    // Attempts, questions and two rounds of the resolver and the negative control's ports take 74 s: seven more rounds.
+    assert_eq!((4 + 128 + 2 * 8) / 2, 74);
+    assert_eq!(cost.least_seconds, (4 + 128 + (2 + 7) * 8) / 2);
+    assert_eq!(cost.most_seconds, cost.least_seconds);
+
+    let seconds = |boundary: &str, per_second: u32, servers: usize, changed: &[(&str, &str)]| {
+        let rest =
+            format!("boundaries: [{{name: a, from: low, to: high{boundary}}}]\npods: {{per_second: {per_second}}}\n");
+        let text = changed.iter().fold(format!("{PODS}{rest}"), |text, (from, to)| text.replace(from, to));
+        let config = parse(Path::new("f.yaml"), &text).unwrap_or_else(|e| panic!("{e}"));
+        plan(&config, &[stand("low", "x", &SYSTEM[..servers])]).legs[0].cost(&config).least_seconds
+    };
+    // Questions of two servers share the pace.
+    let fast = ("dns: {", "dns: {queries_per_second: 100, ");
+    assert_eq!(seconds("", 100, 1, &[fast]), (4 + 128 + 2 * 8_u64).div_ceil(100));
+    assert_eq!(seconds("", 100, 2, &[fast]), (4 + 2 * 128 + 2 * 8_u64).div_ceil(100));
+    // Where DNS has the slower pace it tells.
+    assert_eq!(seconds("", 100, 1, &[]), 128_u64.div_ceil(20));
+    // What does not fit into a sweep goes on in the next.
+    assert_eq!(seconds(", interval: 10s", 2, 1, &[]), (4 + 2 * 10 + (2 + 2) * 8) / 2);
+    // A name is asked for A and AAAA; over UDP there are other controls; without a target there are none.
+    let off = ", dns: off";
+    assert_eq!(seconds(off, 1, 1, &[]), 4 + (2 + 2) * 8);
+    let address = |address| ("endpoints: [127.0.0.7, 127.0.0.8]", address);
+    assert_eq!(seconds(off, 1, 1, &[address("external: ledger.example")]), 2 + 2 + (2 + 2) * 8);
+    let udp = ("ports: [8200]", "ports: [{port: 53, protocol: UDP}]");
+    assert_eq!(
+        seconds(off, 1, 1, &[udp, ("{udp: resolver}", "{udp: 127.0.0.1:53}, {udp: '[::1]:53'}")]),
+        4 + (2 + 2) * 2 * 6
+    );
+    assert_eq!(seconds(off, 1, 1, &[("zone: high, namespace: vault", "zone: mid, namespace: batch")]), 0);
     // In mode `own` nobody's pace but the agent's counts.
     let own = parse(
         Path::new("f.yaml"),
@@ -559,6 +625,7 @@ fn from_a_pod_everything_goes_at_the_pods_pace() {
     .unwrap();
     let cost = super::plan(&own, &[Stand::own(&own, &SYSTEM[..1], "")]).legs[0].cost(&own);
     assert_eq!(cost.dns_seconds, (cost.dns_queries as u64).div_ceil(20));
+    assert_eq!(cost.least_seconds, cost.dns_seconds);
 }
 
 proptest! {

@@ -145,7 +145,7 @@ fn who_would_be_used_is_shown_and_why_others_are_not() {
         "\nProbed from, zone low: 9 pods of 7 identities\n",
         "  web/app=shop\n    web/shop-0  127.0.0.1, net:[",
         "      DNS 10.96.0.10, search web.svc.cluster.local svc.cluster.local\n",
-        "      the runtime does not tell its DNS servers: those of the configuration are used\n",
+        "      the runtime does not tell its DNS servers: `system` is none; name dns.servers and dns.resolver\n",
         "      its search list speaks of other.example, not of dns.zone\n",
         "    web/gone  inconclusive: open network namespace \"/nonsense/netns\": it is gone with its pod",
         "    web/hidden  inconclusive: its runtime hides its network",
@@ -214,6 +214,42 @@ fn a_socket_that_is_not_there_is_told_with_its_remedy() {
             assert_eq!(told, [format!("segprobe: {remedy}")], "{mode} {arguments:?}: {ended:?}");
         }
     }
+}
+
+#[test]
+fn where_nobody_can_be_probed_from_nothing_is_known() {
+    if !may_enter() {
+        return;
+    }
+    let runtime = FakeCri::start(vec![own("wbe", "shop-0"), in_scope(own("payments", "ledger-0"))]);
+    let directory = directory();
+    let path = write_config(directory.path(), &config("pods", &runtime.socket(), ""));
+    for more in [&[][..], &["--require-witness"], &["--output", "json"]] {
+        let ended = segprobe(&[&["check", "--config.file", &path], more].concat());
+        let told = "segprobe: nothing of boundary `b` was tested: no pod of zone `low` that can be probed from runs here: \
+                    `segprobe vantages` tells why\n";
+        assert_eq!((ended.code, &*ended.stderr), (Some(2), told), "{ended:?}");
+    }
+    runtime.change(|pods| pods.push(own("web", "shop-1")));
+    let ended = segprobe(&["check", "--config.file", &path]);
+    assert!(!ended.stderr.contains("nothing of boundary"), "{ended:?}");
+}
+
+#[test]
+fn the_sample_of_pods_has_its_cost() {
+    let runtime = FakeCri::start(vec![own("web", "shop-0")]);
+    let directory = directory();
+    let sample = include_str!("../fixtures/segprobe-pods.yaml");
+    let path = write_config(
+        directory.path(),
+        &sample.replace("/run/containerd/containerd.sock", runtime.socket().to_str().unwrap()),
+    );
+    let ended = segprobe(&["check", "--config.file", &path, "--plan"]);
+    // Two addresses and a virtual one: 6 attempts, two and three more rounds of 6 controls and 3 negative ones, and
+    // as many questions as 30 s are given to, at 5 a second.
+    let seconds = (6 + (2 + 3) * (6 + 3) + 30 * 5_u64).div_ceil(5);
+    let told = format!(" packets a second, {seconds} s to {seconds} s\n");
+    assert!(ended.stdout.contains(&told), "{told:?} is not in {}", ended.stdout);
 }
 
 #[test]

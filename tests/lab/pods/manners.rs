@@ -8,14 +8,17 @@ use std::{
 use futures_util::future::join_all;
 use libtest_mimic::Failed;
 
+use segprobe::model::Reason;
+
 use super::{
     REJECT,
     agent::{Agent, Knobs},
     node::{CONTROL, Node, Pod, at, low},
 };
 use crate::{
-    cluster_dns::{ClusterDns, Defences, Flavour, Inventory, Running},
+    cluster_dns::{ClusterDns, Defences, Flavour, Inventory, Running, Service},
     engine::block_on,
+    fake_cri::FakePod,
 };
 
 const PER_SECOND: f64 = 5.0;
@@ -23,8 +26,13 @@ const PER_SECOND: f64 = 5.0;
 const BURST: f64 = 3.0;
 const FOR: Duration = Duration::from_secs(6);
 
-/// Two boundaries from one pod, with controls, connects and DNS over both transports: more than it may send.
 pub fn pace() -> Result<(), Failed> {
+    of_everything()?;
+    of_names()
+}
+
+/// Two boundaries from one pod, with controls, connects and DNS over both transports: more than it may send.
+fn of_everything() -> Result<(), Failed> {
     let node = Node::new()?;
     let (controls, _) = node.attach(&[CONTROL])?;
     let server = controls.run(|| {
@@ -48,28 +56,82 @@ pub fn pace() -> Result<(), Failed> {
         let agent = Agent::of(&yaml).await;
         assert_eq!(agent.identities(), ["app=web", "app=web"]);
         let sweeps = join_all(agent.plan.legs.iter().map(|leg| agent.sweep_leg(leg)));
-        let mut samples = vec![(Instant::now(), sent(&web, &server))];
-        let sampling = async {
-            while samples[0].0.elapsed() < FOR {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                samples.push((Instant::now(), sent(&web, &server)));
-            }
-        };
+        let mut samples = Samples::default();
         tokio::select! {
             _ = sweeps => panic!("it cannot be over so soon"),
-            () = sampling => {}
+            () = samples.take(&web, &server, FOR) => {}
         }
         samples
     });
-    for (index, (from, before)) in samples.iter().enumerate() {
-        for (until, after) in &samples[index..] {
-            let seconds = (*until - *from).as_secs_f64();
-            assert!(after - before <= PER_SECOND * seconds + BURST, "{} in {seconds} s: {samples:?}", after - before);
-        }
-    }
-    let all = samples[samples.len() - 1].1 - samples[0].1;
+    samples.check();
+    let all = samples.all();
     assert!(all >= PER_SECOND * FOR.as_secs_f64() * 0.7, "its share is used: {all} in {FOR:?}");
     Ok(())
+}
+
+/// Two questions for each name, which wait for their turns longer than a server has time to answer.
+fn of_names() -> Result<(), Failed> {
+    const NAMES: usize = 8;
+    let node = Node::new()?;
+    let (controls, _) = node.attach(&[CONTROL])?;
+    let mut inventory = Inventory::new().namespace("payments");
+    for name in 0..NAMES {
+        inventory = inventory.service(Service::cluster_ip("payments", &format!("n{name}"), &["10.244.2.1"]));
+    }
+    let server = controls.run(|| ClusterDns::new(Flavour::CoreDns114, inventory).start_at(at(CONTROL, 53)));
+    let web = FakePod { dns_servers: vec![CONTROL.into()], ..low("web-0", "web") };
+    let web = node.pod(web, "10.244.1.10")?;
+    node.policy(&[&format!("tcp dport 5432 {REJECT}")])?;
+    let of_name =
+        |name| format!("- {{zone: high, name: n{name}, address: n{name}.payments.svc.cluster.local, ports: [5432]}}\n");
+    let yaml = Knobs { pods: "per_second: 5", more: "dns: {timeout: 500ms, attempts: 1}\n", ..Knobs::default() }
+        .yaml(&node)
+        .replace("targets:\n", &format!("targets:\n{}", (0..NAMES).map(of_name).collect::<String>()));
+    let (samples, swept) = block_on(&node.host, || async {
+        let agent = Agent::of(&yaml).await;
+        let mut samples = Samples::default();
+        let sweep = agent.sweep("app=web");
+        let swept = tokio::select! {
+            swept = sweep => swept,
+            () = samples.take(&web, &server, Duration::MAX) => unreachable!(),
+        };
+        (samples, swept)
+    });
+    samples.check();
+    let reasons: Vec<Reason> = swept.results.iter().map(|result| result.reason).collect();
+    assert!(reasons.len() == NAMES && !reasons.contains(&Reason::Unresolved), "each name has its address: {reasons:?}");
+    assert_eq!(server.received().total(), 2 * NAMES);
+    Ok(())
+}
+
+/// What a pod had sent at some moments.
+#[derive(Debug, Default)]
+struct Samples(Vec<(Instant, f64)>);
+
+impl Samples {
+    async fn take(&mut self, pod: &Pod, server: &Running, so_long: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < so_long {
+            self.0.push((Instant::now(), sent(pod, server)));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.0.push((Instant::now(), sent(pod, server)));
+    }
+
+    /// Whatever time is looked at, no more was sent in it than the pace allows.
+    fn check(&self) {
+        for (index, (from, before)) in self.0.iter().enumerate() {
+            for (until, after) in &self.0[index..] {
+                let seconds = (*until - *from).as_secs_f64();
+                let sent = after - before;
+                assert!(sent <= PER_SECOND * seconds + BURST, "{sent} in {seconds} s: {self:?}");
+            }
+        }
+    }
+
+    fn all(&self) -> f64 {
+        self.0[self.0.len() - 1].1 - self.0[0].1
+    }
 }
 
 /// Connects of a pod so far, and what it asked the server over UDP and TCP.
