@@ -22,7 +22,7 @@ use std::{
 };
 
 use nix::{
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
     sys::signal::{Signal, kill},
     unistd::{Pid, getgid, getuid},
 };
@@ -43,9 +43,10 @@ const PAGE: &str = "127.0.0.1:11450";
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).filter(|a| a != "--bench").collect();
-    if arguments.first().is_some_and(|role| role == "serve") {
-        serve();
-        return;
+    match arguments.first().map(String::as_str) {
+        Some("serve") => return serve(),
+        Some("bare") => return bare(arguments[1].parse().expect("a number of seconds")),
+        _ => {}
     }
     for program in ["ip", "nft"] {
         if Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
@@ -70,17 +71,57 @@ fn main() {
         "| {TARGETS} targets from {PODS} identities every 30 s | resident | peak | CPU | of it user | sweeps | findings |"
     );
     println!("|---|---|---|---|---|---|---|");
-    for (name, odd_ones) in [("silent", "drop"), ("half open", "accept")] {
+    for (name, odd_ones) in [("silent", "drop")] {
         run(&format!("ip netns exec server nft 'flush chain ip f odd; add rule ip f odd {odd_ones}'"));
         println!("| {name} | {} |", measured(&config, lasts));
     }
+    println!("\nThe same connects by a loop that does nothing else: {} of a core", bare_share(lasts));
     server.kill().and_then(|()| server.wait()).expect("end the server");
+}
+
+/// What the network and the sockets of the silent half cost whoever sends: measured beside the agent, in a process of its own.
+fn bare_share(lasts: Duration) -> String {
+    run("ip netns exec server nft 'flush chain ip f odd; add rule ip f odd drop'");
+    let mut bare = Command::new(env::current_exe().expect("its own path"));
+    let mut bare = bare.args(["bare", &lasts.as_secs().to_string()]).spawn().expect("start the loop");
+    thread::sleep(lasts);
+    let (user, system) = cpu_seconds(bare.id());
+    bare.wait().expect("wait for the loop");
+    format!("{:.2} %", (user + system) / lasts.as_secs_f64() * 100.0)
+}
+
+/// Two attempts at each target from each pod every interval, each closed after two seconds: no runtime, no controls, no verdict.
+fn bare(seconds: u64) {
+    const TICK: Duration = Duration::from_millis(20);
+    let pods: Vec<fs::File> =
+        (0..PODS).map(|i| fs::File::open(format!("/run/netns/pod{i}")).expect("a namespace")).collect();
+    let a_tick = 2.0 * f64::from(PODS) * f64::from(TARGETS) * TICK.as_secs_f64() / INTERVAL.as_secs_f64();
+    let (began, mut begun, mut open) = (Instant::now(), 0.0, std::collections::VecDeque::new());
+    // It stays until its times were read.
+    for tick in 1..=(seconds + 2) * 1000 / u64::try_from(TICK.as_millis()).expect("few") {
+        begun += a_tick;
+        while begun >= 1.0 {
+            begun -= 1.0;
+            let pod = open.len() % pods.len();
+            setns(&pods[pod], CloneFlags::CLONE_NEWNET).expect("enter a pod");
+            let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).expect("make a socket");
+            let target = SocketAddr::from(([10, 1, 0, u8::try_from(open.len() % 100).expect("small")], 80));
+            let _ = socket.connect(&target.into());
+            open.push_back((Instant::now(), socket));
+        }
+        while open.front().is_some_and(|(since, _)| since.elapsed() > Duration::from_secs(2)) {
+            open.pop_front();
+        }
+        thread::sleep((TICK * u32::try_from(tick).expect("few")).saturating_sub(began.elapsed()));
+    }
 }
 
 /// One agent from its start, after a first interval in which it starts.
 fn measured(config: &Path, lasts: Duration) -> String {
     let agent = Agent::start(config);
     let pid = agent.0.id();
+    thread::sleep(INTERVAL);
+    let before = cpu_seconds(pid);
     let (mut resident, mut samples) = (0.0_f64, 0.0);
     let began = Instant::now();
     while began.elapsed() < lasts {
@@ -88,11 +129,12 @@ fn measured(config: &Path, lasts: Duration) -> String {
         resident += status(pid, "VmRSS:");
         samples += 1.0;
     }
-    let (user, system) = cpu_seconds(pid);
+    let after = cpu_seconds(pid);
+    let (user, system) = (after.0 - before.0, after.1 - before.1);
     let share = (user + system) / began.elapsed().as_secs_f64() * 100.0;
     let page = page();
     let sweeps = value(&page, "segprobe_sweep_duration_seconds_count{");
-    let expected = (began.elapsed() - SLACK).div_duration_f64(INTERVAL) * f64::from(PODS);
+    let expected = (INTERVAL + began.elapsed() - SLACK).div_duration_f64(INTERVAL) * f64::from(PODS);
     if sweeps < expected * 0.9 {
         eprintln!("only {sweeps} sweeps of {expected:.0}: the machine is too busy for the figures to be believed");
     }

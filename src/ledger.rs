@@ -318,6 +318,12 @@ impl Ledger {
         snapshot
     }
 
+    /// What is known of one check now, without a snapshot of all; none where it is not planned.
+    pub fn view(&self, id: &CheckId) -> Option<CheckView> {
+        let state = self.state();
+        state.checks.get_key_value(id).map(|(id, entry)| view(id, entry))
+    }
+
     /// Makes the ledger follow a plan: new checks are pending, results and findings of checks that stay are kept, what is
     /// no longer planned vanishes, its findings as `gone`.
     pub fn follow(&self, plan: &Plan, config_hash: &str, now: Instant) -> Vec<Transition> {

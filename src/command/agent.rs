@@ -237,7 +237,7 @@ impl Agent<'_> {
         }
         let transitions = self.ledger.follow(&plan, &config.hash, Instant::now());
         self.ledger.note_node(node.as_ref().map(|node| node_view(config, node)));
-        log::transitions(&transitions, &self.ledger.snapshot(), config.dns.names_in_log as usize);
+        log::transitions(&transitions, |id| self.ledger.view(id), config.dns.names_in_log as usize);
         let told = self.told.load();
         for gap in plan.not_tested.iter().filter(|gap| !told.contains(gap)) {
             info!(boundary = &*gap.boundary, what = gap.what, why = gap.why, "not tested");
@@ -314,10 +314,7 @@ struct Recorder {
 impl Observer for Recorder {
     fn swept(&self, report: &SweepReport, transitions: &[Transition]) {
         self.metrics.count(report);
-        // Mostly nothing changed, and a snapshot of thousands of checks is work.
-        if !transitions.is_empty() {
-            log::transitions(transitions, &self.ledger.snapshot(), self.names_in_log);
-        }
+        log::transitions(transitions, |id| self.ledger.view(id), self.names_in_log);
     }
 
     fn overran(&self, boundary: &str, times: u64) {

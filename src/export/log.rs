@@ -8,8 +8,8 @@ use tracing_subscriber::{Layer, filter::LevelFilter, layer::SubscriberExt, regis
 use super::words;
 use crate::{
     cli::{LogFormat, LogLevel},
-    ledger::{Closed, Snapshot, Transition},
-    model::{PodName, Verdict},
+    ledger::{CheckView, Closed, Transition},
+    model::{CheckId, PodName, Verdict},
 };
 
 /// Sends the log to standard error. Later calls in one process do nothing.
@@ -33,15 +33,15 @@ pub fn init(level: LogLevel, format: LogFormat) {
     let _ = registry().with(layer.with_filter(ours).with_filter(level)).try_init();
 }
 
-/// Writes what changed. Findings are warnings, with their evidence and at most so many disclosed names.
-pub fn transitions(transitions: &[Transition], snapshot: &Snapshot, most_names: usize) {
+/// Writes what changed, with the evidence of the checks as they are now. Findings are warnings, with at most so many disclosed
+/// names.
+pub fn transitions(transitions: &[Transition], view: impl Fn(&CheckId) -> Option<CheckView>, most_names: usize) {
     for transition in transitions {
         let (Transition::Opened { id, .. }
         | Transition::Closed { id, .. }
         | Transition::Startup { id, .. }
         | Transition::Changed { id, .. }) = transition;
-        let place = snapshot.checks.binary_search_by(|view| view.id.cmp(id)).ok();
-        let evidence = || place.map(|i| words::evidence_with(&snapshot.checks[i], most_names)).unwrap_or_default();
+        let evidence = || view(id).map(|view| words::evidence_with(&view, most_names)).unwrap_or_default();
         let (boundary, check, target, via) = (&*id.boundary, id.kind.as_str(), &*id.target, id.via_str());
         let (namespace, source_namespace, source) = (&*id.target_namespace, &*id.source.namespace, &*id.source.name);
         let text = |address: &Option<std::net::SocketAddr>| address.map(|a| a.to_string()).unwrap_or_default();

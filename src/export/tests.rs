@@ -582,10 +582,11 @@ fn logged(transitions: &[Transition], snapshot: &Snapshot) -> Vec<String> {
         }
     }
     let lines = Lines::default();
+    let view = |id: &crate::model::CheckId| snapshot.checks.iter().find(|view| *view.id == *id).cloned();
     let writer = lines.clone();
     let layer =
         tracing_logfmt::builder().with_target(false).with_timestamp(false).layer().with_writer(move || writer.clone());
-    tracing::subscriber::with_default(registry().with(layer), || super::log::transitions(transitions, snapshot, 3));
+    tracing::subscriber::with_default(registry().with(layer), || super::log::transitions(transitions, view, 3));
     let text = lines.0.lock().unwrap().clone();
     String::from_utf8(text).unwrap().lines().map(str::to_owned).collect()
 }

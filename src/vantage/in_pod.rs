@@ -17,10 +17,13 @@ const FIRST_BATCH: usize = 8;
 /// Sockets that are born in one visit, at most: then what the visit costs is little for each of them.
 const LARGEST_BATCH: usize = 128;
 
+/// Seconds for which a batch lasts at a slow pace. A visit takes about as long as two probes.
+const BATCH_LASTS: u32 = 4;
+
 /// Makes its sockets in a pod's network namespace, to be used from anywhere.
 ///
-/// They are born in batches, each twice as large as the last, up to 128 or what a second takes: so no more lie idle than were used, or 7. They are
-/// closed, and the namespace with them, when this is dropped.
+/// They are born in batches, each twice as large as the last, up to 128 or what a few seconds take: so no more lie idle than
+/// were used, or 7. They are closed, and the namespace with them, when this is dropped.
 #[derive(Debug)]
 pub struct InPod {
     netns: Netns,
@@ -50,7 +53,8 @@ impl InPod {
     /// For at most so many probes a second: then smaller batches do, and fewer sockets lie idle.
     #[must_use]
     pub fn for_pace(mut self, per_second: u32) -> Self {
-        self.largest_batch = usize::try_from(per_second).unwrap_or(LARGEST_BATCH).clamp(FIRST_BATCH, LARGEST_BATCH);
+        let taken = per_second.saturating_mul(BATCH_LASTS);
+        self.largest_batch = usize::try_from(taken).unwrap_or(LARGEST_BATCH).clamp(FIRST_BATCH, LARGEST_BATCH);
         self
     }
 
