@@ -71,7 +71,7 @@ fn main() {
         "| {TARGETS} targets from {PODS} identities every 30 s | resident | peak | CPU | of it user | sweeps | findings |"
     );
     println!("|---|---|---|---|---|---|---|");
-    for (name, odd_ones) in [("silent", "drop")] {
+    for (name, odd_ones) in [("silent", "drop"), ("half open", "accept")] {
         run(&format!("ip netns exec server nft 'flush chain ip f odd; add rule ip f odd {odd_ones}'"));
         println!("| {name} | {} |", measured(&config, lasts));
     }

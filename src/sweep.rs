@@ -5,6 +5,7 @@
 mod attempts;
 mod controls;
 mod enumerate;
+mod jobs;
 pub mod schedule;
 mod speakers;
 mod turns;
@@ -26,30 +27,26 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Address, Boundary, Config},
+    config::{Boundary, Config},
     inventory::{
         cri::Sandbox,
         pods::Pods,
-        resolve::Names,
         stands::{Speakers, zone_of},
     },
-    ledger::{Carried, CheckResult, ControlState, DnsEvidence, Evidence, Pair, SweepReport},
-    model::{AddressKind, CheckId, Expect, Family, PodName, Reason, Transport, WitnessKind},
-    observation::{AddressSeen, DnsSeen, NodeSeen, TcpOutcome, TcpSeen, WitnessSaw},
-    pace::{Pace, Paces},
+    ledger::{Carried, CheckResult, ControlState, DnsEvidence, Evidence, SweepReport},
+    model::{AddressKind, Expect, Family, PodName, Reason, Transport, WitnessKind},
+    observation::{AddressSeen, DnsSeen, NodeSeen, TcpOutcome, WitnessSaw},
+    pace::Pace,
     plan::{Check, Leg, Part, Plan, Question},
     probe::Reach,
     vantage::{Listeners, Own, Vantage},
     verdict::{Controls, PlaceSeen, TcpRule, judge_address, judge_check, judge_co_residency, judge_witness},
 };
-use attempts::{Attempts, Job, Slot};
+use attempts::{Attempts, Slot};
 use speakers::{Mute, Speaker};
 pub use turns::{Turns, Waiters};
 use witnesses::Witnesses;
 pub use witnesses::is_pods_own;
-
-/// Names resolved at the same time.
-const NAMES_AT_ONCE: usize = 8;
 
 /// Pods of a zone that are named in the evidence of co-residency.
 const MOST_NAMED: usize = 3;
@@ -357,94 +354,6 @@ impl Sweeper {
         })
     }
 
-    /// One job for each address of each check, names resolved; what has no address is recorded at once.
-    async fn jobs(
-        &self,
-        leg: &Leg,
-        speaker: &Speaker,
-        pinned: &HashMap<Arc<CheckId>, Vec<Pair>>,
-        per_check: &mut [Vec<AddressSeen>],
-    ) -> Vec<Job> {
-        let resolved = if speaker.only_pinned { HashMap::new() } else { self.resolve(leg, speaker).await };
-        let mut jobs = Vec::new();
-        for (index, check) in leg.reach.iter().enumerate() {
-            let Question::Reach { transport, kind, addresses, port } = &check.question else { continue };
-            let mut complete = true;
-            let mut ips: Vec<IpAddr> = Vec::with_capacity(addresses.len());
-            for address in addresses.iter() {
-                match address {
-                    Address::Ip(ip) => ips.push(*ip),
-                    Address::Name(name) => match resolved.get(name) {
-                        Some(Ok(found)) => ips.extend(found),
-                        Some(Err(outcome)) => {
-                            complete = false;
-                            per_check[index].push(without_address(speaker, *kind, *outcome));
-                        }
-                        // Not resolved here: it says nothing of the addresses that it gave.
-                        None => complete = false,
-                    },
-                }
-            }
-            ips.sort_unstable();
-            ips.dedup();
-            let pairs = pinned.get(&check.id).map_or(&[][..], Vec::as_slice);
-            let from_here = pairs.iter().filter(|pair| pair.from == speaker.pod);
-            let open: Vec<SocketAddr> = from_here.map(|pair| pair.address).collect();
-            let job = |address, listed, pinned| Job {
-                check: index,
-                transport: *transport,
-                address,
-                kind: *kind,
-                listed,
-                pinned,
-            };
-            if !speaker.only_pinned {
-                jobs.extend(ips.iter().map(|ip| {
-                    let address = SocketAddr::new(*ip, *port);
-                    job(address, true, open.contains(&address))
-                }));
-            }
-            // A name that does not resolve says nothing of its last addresses: they still count as the target's.
-            let is_listed = |address: &SocketAddr| ips.binary_search(&address.ip()).is_ok();
-            let others = open.iter().filter(|address| speaker.only_pinned || !is_listed(address));
-            jobs.extend(others.map(|address| job(*address, !complete || is_listed(address), true)));
-        }
-        attempts::order(&mut jobs);
-        jobs
-    }
-
-    /// All names of the checks, each once.
-    async fn resolve(&self, leg: &Leg, speaker: &Speaker) -> HashMap<Arc<str>, Result<Vec<IpAddr>, TcpOutcome>> {
-        use futures_util::{StreamExt, stream};
-        let mut names: Vec<Arc<str>> = Vec::new();
-        for check in leg.reach.iter() {
-            if let Question::Reach { addresses, .. } = &check.question {
-                names.extend(addresses.iter().filter_map(|a| match a {
-                    Address::Name(name) => Some(name.clone()),
-                    Address::Ip(_) => None,
-                }));
-            }
-        }
-        names.sort_unstable();
-        names.dedup();
-        let (dns, resolver) = (&self.config.dns, &leg.controls.resolver);
-        let resolver = if names.is_empty() || resolver.is_empty() {
-            None
-        } else {
-            let pace = Paces::new(speaker.pod_pace.clone());
-            // hickory's own set-up does not fail; if it ever does, no name resolves.
-            Names::new(speaker.vantage.clone(), resolver, dns.timeout, dns.attempts, pace).ok()
-        };
-        let lookup = async |name: Arc<str>| {
-            let answer = match &resolver {
-                Some(names) => names.addresses(&name).await.map_err(|_| TcpOutcome::Unresolved),
-                None => Err(TcpOutcome::Unresolved),
-            };
-            (name, answer)
-        };
-        stream::iter(names).map(lookup).buffer_unordered(NAMES_AT_ONCE).collect().await
-    }
-
     /// How this boundary's addresses are tried.
     fn reach(&self, boundary: &Boundary) -> Reach {
         Reach { timeout: boundary.timeout, icmp_evidence: self.icmp_evidence }
@@ -540,12 +449,6 @@ fn nothing_seen() -> AddressSeen {
         started: now,
         ended: now,
     }
-}
-
-/// What is seen of a target whose name gives no address.
-fn without_address(speaker: &Speaker, kind: AddressKind, outcome: TcpOutcome) -> AddressSeen {
-    let seen = TcpSeen { outcome, icmp: None, errno: None, elapsed_us: 0 };
-    AddressSeen { kind, from: speaker.pod.clone(), attempts: [seen].into(), ..nothing_seen() }
 }
 
 async fn run_all([udp, tcp]: &mut [controls::Rounds; 2]) {

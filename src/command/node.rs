@@ -79,9 +79,10 @@ impl Node {
         let node = self.pods.borrow();
         let used = node.sandboxes.iter().filter(|s| matches!(use_of(config, s), Use::Vantage | Use::Protected));
         let tried: Vec<Option<EnterError>> = used.filter_map(|s| Some(try_to_enter(path_of(s)?).err())).collect();
-        let passing = |e: &EnterError| matches!(e, EnterError::Gone { .. } | EnterError::Exhausted { .. });
+        // These are of the agent itself; others may be of one pod.
+        let lasts = |e: &EnterError| matches!(e, EnterError::NotPermitted { .. } | EnterError::NoNamespace { .. });
         let all_failed = tried.iter().all(Option::is_some);
-        let fatal = tried.into_iter().flatten().find(|error| all_failed || !passing(error));
+        let fatal = tried.into_iter().flatten().find(|error| all_failed || lasts(error));
         fatal.map_or(Ok(()), |error| Err(Failure::Usage(error.to_string())))
     }
 }

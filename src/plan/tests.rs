@@ -12,6 +12,12 @@ const SYSTEM: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 54)), 53),
 ];
 
+/// What pods ask: no address of their own.
+const SERVERS: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 10)), 53),
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 11)), 53),
+];
+
 const HEAD: &str = "
 zones: {low: {namespaces: [web]}, high: {namespaces: [payments, vault]}, outside: {}}
 controls: {positive: [{tcp: '127.0.0.53:53'}], negative: [{tcp: 127.9.9.9, ports: [80]}]}
@@ -360,7 +366,7 @@ const PODS: &str = "
 zones: {low: {namespaces: [web]}, mid: {namespaces: [batch]}, high: {namespaces: [vault]}}
 vantage: {mode: pods}
 controls: {positive: [{tcp: resolver}, {udp: resolver}], negative: [{tcp: 127.9.9.9, ports: [80]}]}
-dns: {resolver: 127.0.0.53}
+dns: {resolver: 10.96.0.10}
 targets: [{zone: high, namespace: vault, service: vault, endpoints: [127.0.0.7, 127.0.0.8], ports: [8200]}]
 ";
 
@@ -457,8 +463,7 @@ fn dns_is_asked_of_the_pods_own_servers() {
     let config = from_pods(
         "boundaries: [{name: a, from: low, to: high, dns: {reverse-sweep: off, service-lookup: off, namespace-oracle: off, pod-oracle: off}}]\n",
     );
-    let servers: [SocketAddr; 2] = ["10.96.0.10:53".parse().unwrap(), "10.96.0.11:53".parse().unwrap()];
-    let plan = plan(&config, &[stand("low", "x", &servers), stand("low", "y", &servers[1..]), stand("low", "z", &[])]);
+    let plan = plan(&config, &[stand("low", "x", &SERVERS), stand("low", "y", &SERVERS[1..]), stand("low", "z", &[])]);
     let asked = |at: usize| plan.legs[at].checks().skip(1).map(told).collect::<Vec<_>>();
     assert_eq!(
         asked(0),
@@ -470,15 +475,15 @@ fn dns_is_asked_of_the_pods_own_servers() {
     assert!(gaps(&plan).contains(&gap.to_owned()), "{:?}", gaps(&plan));
     // The named resolver is everybody's, the system's each one's own.
     let mut config = from_pods(TWO);
-    config.dns.resolver = DnsServer::Named("r".into(), servers[0], AddressKind::Endpoint);
-    let plan = super::plan(&config, &[stand("low", "x", &servers[1..]), stand("low", "z", &[])]);
-    assert!(plan.legs.iter().all(|leg| leg.controls.positive == [servers[0]]));
+    config.dns.resolver = DnsServer::Named("r".into(), SERVERS[0], AddressKind::Endpoint);
+    let plan = super::plan(&config, &[stand("low", "x", &SERVERS[1..]), stand("low", "z", &[])]);
+    assert!(plan.legs.iter().all(|leg| leg.controls.positive == [SERVERS[0]]));
     config.dns.resolver = DnsServer::System;
     // What is on the pod's own loopback proves nothing of the way out of it.
-    let local = [SYSTEM[0], servers[1], "[::1]:53".parse().unwrap()];
+    let local = [SYSTEM[0], SERVERS[1], "[::1]:53".parse().unwrap()];
     let plan = super::plan(&config, &[stand("low", "x", &local), stand("low", "z", &[]), stand("low", "l", &SYSTEM)]);
-    assert_eq!(plan.legs[0].controls.positive, [servers[1]]);
-    assert_eq!(plan.legs[0].controls.positive_udp, [servers[1]]);
+    assert_eq!(plan.legs[0].controls.positive, [SERVERS[1]]);
+    assert_eq!(plan.legs[0].controls.positive_udp, [SERVERS[1]]);
     for leg in &plan.legs[1..3] {
         assert!(leg.controls.positive.is_empty());
         assert!(leg.not_tested.iter().any(|n| n.what == "ipv4 targets"), "{:?}", leg.not_tested);
@@ -581,7 +586,7 @@ fn a_boundary_without_a_check_that_counts_is_untested() {
 #[test]
 fn from_a_pod_everything_goes_at_the_pods_pace() {
     let config = from_pods("boundaries: [{name: a, from: low, to: high, interval: 300s}]\npods: {per_second: 2}\n");
-    let legs = plan(&config, &[stand("low", "x", &SYSTEM[..1])]).legs;
+    let legs = plan(&config, &[stand("low", "x", &SERVERS[..1])]).legs;
     let cost = legs[0].cost(&config);
     // Two addresses, two attempts, no witness that connects.
     assert_eq!((cost.addresses, cost.packets_per_second), (2, 2 * 2 + 2));
@@ -596,7 +601,7 @@ fn from_a_pod_everything_goes_at_the_pods_pace() {
             format!("boundaries: [{{name: a, from: low, to: high{boundary}}}]\npods: {{per_second: {per_second}}}\n");
         let text = changed.iter().fold(format!("{PODS}{rest}"), |text, (from, to)| text.replace(from, to));
         let config = parse(Path::new("f.yaml"), &text).unwrap_or_else(|e| panic!("{e}"));
-        plan(&config, &[stand("low", "x", &SYSTEM[..servers])]).legs[0].cost(&config).least_seconds
+        plan(&config, &[stand("low", "x", &SERVERS[..servers])]).legs[0].cost(&config).least_seconds
     };
     // Questions of two servers share the pace.
     let fast = ("dns: {", "dns: {queries_per_second: 100, ");
@@ -613,7 +618,7 @@ fn from_a_pod_everything_goes_at_the_pods_pace() {
     assert_eq!(seconds(off, 1, 1, &[address("external: ledger.example")]), 2 + 2 + (2 + 2) * 8);
     let udp = ("ports: [8200]", "ports: [{port: 53, protocol: UDP}]");
     assert_eq!(
-        seconds(off, 1, 1, &[udp, ("{udp: resolver}", "{udp: 127.0.0.1:53}, {udp: '[::1]:53'}")]),
+        seconds(off, 1, 1, &[udp, ("{udp: resolver}", "{udp: 10.0.0.1:53}, {udp: '[2001:db8::1]:53'}")]),
         4 + (2 + 2) * 2 * 6
     );
     assert_eq!(seconds(off, 1, 1, &[("zone: high, namespace: vault", "zone: mid, namespace: batch")]), 0);

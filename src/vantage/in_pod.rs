@@ -12,18 +12,21 @@ use super::{EnterError, Kind, Netns, Own, Vantage, born};
 use crate::model::Family;
 
 /// Sockets of one family and kind that are born in the first visit: about as many as a sweep has controls.
-const FIRST_BATCH: usize = 8;
+const FIRST_BATCH: usize = 16;
 
 /// Sockets that are born in one visit, at most: then what the visit costs is little for each of them.
 const LARGEST_BATCH: usize = 128;
+
+/// Each batch is so many times as large as the last: a visit costs about as much as 20 sockets that nobody uses.
+const GROWTH: usize = 4;
 
 /// Seconds for which a batch lasts at a slow pace. A visit takes about as long as two probes.
 const BATCH_LASTS: u32 = 4;
 
 /// Makes its sockets in a pod's network namespace, to be used from anywhere.
 ///
-/// They are born in batches, each twice as large as the last, up to 128 or what a few seconds take: so no more lie idle than
-/// were used, or 7. They are closed, and the namespace with them, when this is dropped.
+/// They are born in batches that grow up to 128, or to what a few seconds take. They are closed, and the namespace with them,
+/// when this is dropped.
 #[derive(Debug)]
 pub struct InPod {
     netns: Netns,
@@ -69,7 +72,7 @@ impl InPod {
         if let Some(socket) = pool.idle.pop() {
             return Ok(socket);
         }
-        let batch = (2 * pool.batch).clamp(FIRST_BATCH, self.largest_batch);
+        let batch = (GROWTH * pool.batch).clamp(FIRST_BATCH, self.largest_batch);
         let idle = &mut pool.idle;
         let made = self.netns.visit(|| -> io::Result<Socket> {
             let first = born(family, kind)?;

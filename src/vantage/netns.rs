@@ -45,6 +45,9 @@ impl Netns {
     /// The path cannot be opened, or is no namespace. A namespace of another kind is refused by [`Netns::visit`].
     pub fn open(path: &Path) -> Result<Self, EnterError> {
         let failed = |error| EnterError::of(Operation::Open, path, error);
+        if is_own_process(path) {
+            return Err(EnterError::Gone { path: path.into() });
+        }
         // Whatever is at the path, opening it must not wait: a FIFO would.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
         let file = file.map_err(failed)?;
@@ -92,6 +95,19 @@ impl Netns {
     pub fn own() -> io::Result<NetnsId> {
         fs::metadata("/proc/self/ns/net").map(|file| NetnsId::of(&file))
     }
+}
+
+/// True for `/proc/<pid>/ns/net` of this process or one of its threads. A container runtime never means that: without `hostPID`
+/// its process ids are those of other processes, and threads of the agent, which come and go, may have any of them.
+fn is_own_process(path: &Path) -> bool {
+    let Some(process) = path.parent().filter(|_| path.ends_with("ns/net")).and_then(Path::parent) else { return false };
+    let is_id = |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+    if process.parent() != Some(Path::new("/proc")) || !process.file_name().is_some_and(is_id) {
+        return false;
+    }
+    let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+    let group = status.lines().find_map(|line| line.strip_prefix("Tgid:")).map(str::trim);
+    group == Some(&*std::process::id().to_string())
 }
 
 /// What failed.
@@ -265,6 +281,20 @@ mod tests {
             let told = EnterError::of(Operation::Enter, Path::new("x"), errno.into());
             assert_eq!(io::Error::from(told).raw_os_error(), Some(errno as i32));
         }
+    }
+
+    #[test]
+    fn a_process_id_that_is_our_own_is_another_pid_namespaces() {
+        let of = |id: u32| Netns::open(Path::new(&format!("/proc/{id}/ns/net")));
+        assert!(matches!(of(std::process::id()), Err(EnterError::Gone { .. })));
+        let thread = fs::read_link("/proc/thread-self").unwrap();
+        let thread = thread.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        assert!(matches!(of(thread), Err(EnterError::Gone { .. })));
+        let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let seen = of(other.id());
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert_eq!(seen.unwrap().id(), Netns::own().unwrap());
     }
 
     #[test]
