@@ -58,29 +58,21 @@ impl Paces {
     /// The same, in step with all others since the same moment, where turns are at least two steps of 20 ms apart. On average
     /// the pace stays what it is.
     #[must_use]
-    pub fn in_step_since(self, since: Instant) -> Self {
+    pub fn in_step(self, since: Instant) -> Self {
         let is_slow = self.gap() >= 2 * STEP;
         Self { in_step_since: is_slow.then_some(since), ..self }
     }
 
     /// Waits for this caller's turn. Turns are given in the order of the calls.
     pub async fn turn(&self) {
-        let at = self.in_step(self.reserve());
+        let mut at = self.reserve();
+        if let Some(since) = self.in_step_since {
+            let steps = at.saturating_duration_since(since).as_nanos().div_ceil(STEP.as_nanos());
+            at = since + STEP * u32::try_from(steps).unwrap_or(u32::MAX);
+        }
         if !Pace::is_due(at) {
             tokio::time::sleep_until(at).await;
         }
-    }
-
-    /// At least `least` from now, so that who waits so long is woken with the others that are in step.
-    pub fn wait_in_step(&self, least: Duration) -> Duration {
-        let now = Instant::now();
-        self.in_step(now + least) - now
-    }
-
-    fn in_step(&self, at: Instant) -> Instant {
-        let Some(since) = self.in_step_since else { return at };
-        let steps = at.saturating_duration_since(since).as_nanos().div_ceil(STEP.as_nanos());
-        since + STEP * u32::try_from(steps).unwrap_or(u32::MAX)
     }
 
     /// See [`Pace::reserve`].
@@ -120,8 +112,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn slow_senders_are_woken_together_and_keep_their_pace() {
         let since = Instant::now();
-        let senders: Vec<Paces> =
-            (0..10).map(|_| Paces::new([Arc::new(Pace::per_second(5))]).in_step_since(since)).collect();
+        let senders: Vec<Paces> = (0..10).map(|_| Paces::new([Arc::new(Pace::per_second(5))]).in_step(since)).collect();
         let mut wakings = std::collections::BTreeSet::new();
         let sender = async |sender: &Paces, begins: u64| {
             // Each at a moment of its own.
@@ -141,22 +132,13 @@ mod tests {
         }
         assert_eq!(wakings.len(), 11, "{wakings:?}");
         // Who is fast is not put in step: it would be made slow.
-        let fast = Paces::new([Arc::new(Pace::per_second(1_000))]).in_step_since(since);
+        let fast = Paces::new([Arc::new(Pace::per_second(1_000))]).in_step(since);
         let begin = Instant::now();
         for _ in 0..1_001 {
             fast.turn().await;
         }
         let took = begin.elapsed();
         assert!((Duration::from_millis(980)..=Duration::from_millis(1020)).contains(&took), "{took:?}");
-        assert_eq!(fast.wait_in_step(Duration::from_millis(3)), Duration::from_millis(3));
-
-        let slow = &senders[0];
-        for (least, waits) in [(0, 13), (13, 13), (14, 33), (2_000, 2_013)] {
-            let begun = since + Duration::from_secs(60) + Duration::from_millis(7);
-            tokio::time::sleep_until(begun).await;
-            let waited = slow.wait_in_step(Duration::from_millis(least));
-            assert_eq!(waited, Duration::from_millis(waits), "{least}");
-        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -124,7 +124,7 @@ impl Sweeper {
         Speaker {
             pod: Some(pod_name(&inside.sandbox)),
             vantage: inside.vantage.clone(),
-            pace: Paces::new([pod_pace.clone(), self.pace.clone()]).in_step_since(self.began),
+            pace: Paces::new([pod_pace.clone(), self.pace.clone()]).in_step(self.began),
             pod_pace: Some(pod_pace),
             only_pinned: false,
             sidecar: inside.sidecar(),
