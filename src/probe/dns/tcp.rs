@@ -117,6 +117,8 @@ impl<'a> Tcp<'a> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             empty => {
+                // A connection is begun with a packet of its own.
+                self.pace.turn().await;
                 let connected = timeout_at(Instant::now() + patience, connect(self.vantage, self.server)).await;
                 match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                     Ok(stream) => empty.insert(stream),
@@ -161,6 +163,8 @@ impl<'a> Tcp<'a> {
     pub async fn transfer(&mut self, zone: &Name, until: Instant, mut take: impl FnMut(&Message)) -> Transferred {
         let question = Question { name: zone.clone(), kind: RecordType::AXFR };
         let mut transferred = Transferred { class: ReplyClass::Silent, first: None, cut: false, sent: 0 };
+        // For the connection, and for the question.
+        self.pace.turn().await;
         self.pace.turn().await;
         if Instant::now() >= until {
             return transferred;
@@ -278,4 +282,45 @@ async fn read_frame(stream: &mut TcpStream, frame: &mut Vec<u8>) -> io::Result<(
     let length = stream.read_u16().await?;
     frame.resize(usize::from(length), 0);
     stream.read_exact(frame).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::{pace::Pace, vantage::Own};
+
+    /// A server that closes each connection is asked no faster for that.
+    #[tokio::test]
+    async fn connections_take_turns_as_questions_do() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || listener.incoming().for_each(drop));
+        let (name, second) = (Name::from_ascii("cluster.local.").unwrap(), Duration::from_secs(1));
+        let settings = Settings {
+            timeout: second,
+            attempts: 2,
+            sockets: 1,
+            in_flight: 1,
+            ask_again: second,
+            until: Instant::now() + 9 * second,
+            deadline: Instant::now() + 9 * second,
+        };
+        let pace = Paces::new([Arc::new(Pace::per_second(10))]);
+        let own = Own::new();
+        let mut tcp = Tcp::new(&own, address, name.clone(), settings, &pace);
+        let began = Instant::now();
+        let mut attempts = 0;
+        tcp.ask(vec![((), Question { name: name.clone(), kind: RecordType::SOA })], |(), _, reply| {
+            attempts = reply.sent;
+        })
+        .await;
+        assert_eq!(attempts, 2);
+        let took = began.elapsed();
+        assert!(took >= Duration::from_millis(250), "two connections and two questions are four turns: {took:?}");
+        tcp.transfer(&name, Instant::now() + second, |_| ()).await;
+        let took = began.elapsed();
+        assert!(took >= Duration::from_millis(450), "and two more: {took:?}");
+    }
 }
