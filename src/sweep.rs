@@ -1,4 +1,5 @@
-//! One sweep of one boundary from one identity: names, controls, attempts, controls, verdicts.
+//! One sweep of one boundary from one identity: what can be reached (names, controls, attempts, controls, verdicts), or what
+//! DNS tells.
 //!
 //! The sweep sends; what it means is decided by [`crate::verdict`] when everything is in.
 

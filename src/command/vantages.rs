@@ -165,7 +165,7 @@ fn connecting(out: &mut impl Write, config: &Config, pods: &NodePods, of: &Witne
         WitnessWho::Pods(labels) => {
             let told: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
             let said = match witness(config, pods, &of.zone, labels) {
-                Some((sandbox, _)) => format!("{} connects", name(sandbox)),
+                Some(sandbox) => format!("{} connects", name(sandbox)),
                 None => "none runs on this node".into(),
             };
             writeln!(out, "  pods with {}: {said}", plain(&told.join(",")))

@@ -122,19 +122,14 @@ pub fn path_of(sandbox: &Sandbox) -> Option<&Path> {
 }
 
 /// The pod of a zone with these labels that can be entered as a witness: the first of several.
-pub fn witness<'a>(
-    config: &Config,
-    node: &'a NodePods,
-    zone: &Arc<str>,
-    labels: &Labels,
-) -> Option<(&'a Arc<Sandbox>, &'a Path)> {
+pub fn witness<'a>(config: &Config, node: &'a NodePods, zone: &Arc<str>, labels: &Labels) -> Option<&'a Arc<Sandbox>> {
     let speaks = |s: &&Arc<Sandbox>| {
         s.ready
             && s.running
             && zone_of(config, s) == Some(zone)
             && s.labels.as_ref().is_some_and(|own| has_all(own, labels))
     };
-    node.sandboxes.iter().filter(speaks).find_map(|sandbox| Some((sandbox, path_of(sandbox)?)))
+    node.sandboxes.iter().filter(speaks).find(|sandbox| path_of(sandbox).is_some())
 }
 
 /// Why no socket can be made in a pod, for all that the runtime tells.

@@ -179,7 +179,7 @@ impl Sweeper {
     }
 
     async fn witness_pod(&self, node: &NodePods, zone: &Arc<str>, labels: &Labels) -> Option<Witness> {
-        let (sandbox, _) = witness(&self.config, node, zone, labels)?;
+        let sandbox = witness(&self.config, node, zone, labels)?;
         let inside = self.enter(vec![sandbox.clone()]).await.pop()?.1.ok()?;
         let pace = Some(Paces::new([self.pod_pace(sandbox)]));
         let pod = Witness::new(WitnessKind::Pod, pod_name(sandbox).name.clone(), inside.vantage.clone());

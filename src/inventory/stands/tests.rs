@@ -108,7 +108,7 @@ vantage: {mode: pods}\n";
     let node = node(vec![unread(1, "web"), sandbox(2, "web", &[]), low, unread(4, "payments")]);
     assert_eq!(told(&stands(&config, &node)), ["low: web/tier=low: 3", "low: web/unreadable-labels: 1"]);
     // Nobody knows whether it is the one that is wanted.
-    let witness = |wanted| witness(&config, &node, &"high".into(), &labels(wanted)).map(|(sandbox, _)| &*sandbox.id);
+    let witness = |wanted| witness(&config, &node, &"high".into(), &labels(wanted)).map(|sandbox| &*sandbox.id);
     assert_eq!([witness(&[]), witness(&[("tier", "high")])], [None, None]);
 }
 
