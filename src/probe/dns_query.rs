@@ -1,9 +1,10 @@
 //! One DNS query over UDP to a server that nothing may reach, and what it showed.
 
-use std::{net::SocketAddr, os::fd::AsRawFd, time::Instant};
+use std::{io, mem::MaybeUninit, net::SocketAddr, os::fd::AsRawFd, time::Instant};
 
 use hickory_resolver::proto::rr::{Name, RecordType};
 use nix::libc;
+use socket2::SockRef;
 use tokio::{net::UdpSocket, time::timeout};
 
 use super::{
@@ -32,12 +33,15 @@ pub async fn ask(vantage: &dyn Vantage, peer: &SocketAddr, how: &Reach) -> TcpSe
         socket.send(&packet).await?;
         socket.recv(&mut buffer).await
     };
-    let errno = match timeout(how.timeout, exchange).await {
-        Err(_) => None,
-        Ok(Ok(_)) => {
+    // Whoever was stalled so long may not have heard an answer that came in time: the kernel is asked once more.
+    let exchanged = timeout(how.timeout, exchange).await;
+    let exchanged = exchanged.unwrap_or_else(|_| SockRef::from(&socket).recv(&mut [MaybeUninit::uninit(); 1]));
+    let errno = match exchanged {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        Ok(_) => {
             return TcpSeen { outcome: TcpOutcome::Open, icmp: None, errno: None, elapsed_us: micros(started) };
         }
-        Ok(Err(error)) => Some(error.raw_os_error().unwrap_or(libc::EIO)),
+        Err(error) => Some(error.raw_os_error().unwrap_or(libc::EIO)),
     };
     // The queue must be read before the descriptor is closed.
     let icmp = icmp::queued(socket.as_raw_fd());

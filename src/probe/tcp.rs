@@ -2,11 +2,14 @@
 
 use std::{
     net::SocketAddr,
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd},
     time::{Duration, Instant},
 };
 
-use nix::libc;
+use nix::{
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
@@ -44,29 +47,40 @@ pub async fn connect(vantage: &dyn Vantage, peer: &SocketAddr, how: &Reach) -> T
     };
     // Not `writable()`: with thousands in flight its waiter's memory counts.
     let answered = std::future::poll_fn(|cx| stream.poll_write_ready(cx));
-    let (errno, timed_out) = match tokio::time::timeout(how.timeout, answered).await {
-        Err(_) => (None, true),
+    match tokio::time::timeout(how.timeout, answered).await {
+        Ok(Ok(())) => {}
         Ok(Err(error)) => return TcpSeen::error(error.raw_os_error()),
-        Ok(Ok(())) => match stream.take_error() {
-            Ok(error) => (error.and_then(|e| e.raw_os_error()), false),
-            Err(error) => return TcpSeen::error(error.raw_os_error()),
-        },
+        // Whoever was stalled so long may not have heard an answer that came in time.
+        Err(_) if is_answered(&stream) => {}
+        Err(_) => {
+            return TcpSeen { outcome: TcpOutcome::Filtered, icmp: None, errno: None, elapsed_us: micros(started) };
+        }
+    }
+    let errno = match stream.take_error() {
+        Ok(error) => error.and_then(|e| e.raw_os_error()),
+        Err(error) => return TcpSeen::error(error.raw_os_error()),
     };
     // A queued ICMP error wakes us too: only a peer's address says that the handshake is done.
-    if errno.is_none() && !timed_out && stream.peer_addr().is_ok() {
+    if errno.is_none() && stream.peer_addr().is_ok() {
         return open(&stream, started);
     }
     // The queue must be read before the descriptor is closed.
     let icmp = icmp::queued(stream.as_raw_fd());
     TcpSeen {
         outcome: match (errno, icmp) {
-            (None, None) if !timed_out => TcpOutcome::Error,
+            (None, None) => TcpOutcome::Error,
             _ => classify(errno, icmp, Family::of(peer.ip()), how.icmp_evidence),
         },
         icmp,
         errno,
         elapsed_us: micros(started),
     }
+}
+
+/// True where the kernel has something to tell, whether or not the reactor has heard of it. In doubt, true.
+fn is_answered(stream: &TcpStream) -> bool {
+    let mut descriptor = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut descriptor, PollTimeout::ZERO) != Ok(0)
 }
 
 fn open<'a>(socket: impl Into<SockRef<'a>>, started: Instant) -> TcpSeen {

@@ -16,6 +16,7 @@ mod network;
 mod pods;
 mod scenario;
 mod servers;
+mod stall;
 
 use std::{
     process::ExitCode,
@@ -54,8 +55,15 @@ fn main() -> ExitCode {
         }
     }
     // The scenarios whose networks change at a moment first, the DNS servers' load last.
-    let trials =
-        [dynamic::trials(), netns::trials(), scenario_trials(), pods::trials(), dns::trials(), dns_targets::trials()];
+    let trials = [
+        dynamic::trials(),
+        netns::trials(),
+        scenario_trials(),
+        pods::trials(),
+        stall::trials(),
+        dns::trials(),
+        dns_targets::trials(),
+    ];
     let trials = trials.into_iter().flatten();
     let trials = trials.map(|trial| trial.with_ignored_flag(ready.is_err())).collect();
     let mut arguments = Arguments::from_args();

@@ -257,7 +257,9 @@ where
             return until.await;
         };
         // Not try_recv, which does not look where the kernel has only an ICMP error to tell (tokio#8000).
+        // Biased: what came in time, even if it is looked at late, is no silence.
         let mut received = tokio::select! {
+            biased;
             received = open.recv(&mut self.buffer) => received,
             () = until => return,
         };
