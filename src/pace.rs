@@ -38,9 +38,9 @@ impl Pace {
     }
 }
 
-/// Who waits long for a turn waits until the next multiple of this: a hundred slow senders are woken together fifty times a
+/// Who waits long for a turn waits until the next multiple of this: a hundred slow senders are woken together twelve times a
 /// second and not each by itself, which costs more than what they send.
-const STEP: Duration = Duration::from_millis(20);
+const STEP: Duration = Duration::from_millis(80);
 
 /// Several paces at once: what starts waits for its turn in each of them.
 #[derive(Clone, Debug)]
@@ -55,24 +55,32 @@ impl Paces {
         Self { paces: paces.into_iter().collect(), in_step_since: None }
     }
 
-    /// The same, in step with all others since the same moment, where turns are at least two steps of 20 ms apart. On average
-    /// the pace stays what it is.
+    /// The same, in step with all others since the same moment, where turns are at least a step of 80 ms apart. On average the
+    /// pace stays what it is, and two turns are never closer than a step.
     #[must_use]
     pub fn in_step(self, since: Instant) -> Self {
-        let is_slow = self.gap() >= 2 * STEP;
+        let is_slow = self.gap() >= STEP;
         Self { in_step_since: is_slow.then_some(since), ..self }
     }
 
     /// Waits for this caller's turn. Turns are given in the order of the calls.
     pub async fn turn(&self) {
-        let mut at = self.reserve();
-        if let Some(since) = self.in_step_since {
-            let steps = at.saturating_duration_since(since).as_nanos().div_ceil(STEP.as_nanos());
-            at = since + STEP * u32::try_from(steps).unwrap_or(u32::MAX);
-        }
+        let at = self.in_step_at(self.reserve());
         if !Pace::is_due(at) {
             tokio::time::sleep_until(at).await;
         }
+    }
+
+    /// At least `least` from now, so that who waits so long is woken with the others that are in step.
+    pub fn wait_in_step(&self, least: Duration) -> Duration {
+        let now = Instant::now();
+        self.in_step_at(now + least) - now
+    }
+
+    fn in_step_at(&self, at: Instant) -> Instant {
+        let Some(since) = self.in_step_since else { return at };
+        let steps = at.saturating_duration_since(since).as_nanos().div_ceil(STEP.as_nanos());
+        since + STEP * u32::try_from(steps).unwrap_or(u32::MAX)
     }
 
     /// See [`Pace::reserve`].
@@ -139,6 +147,15 @@ mod tests {
         }
         let took = begin.elapsed();
         assert!((Duration::from_millis(980)..=Duration::from_millis(1020)).contains(&took), "{took:?}");
+        assert_eq!(fast.wait_in_step(Duration::from_millis(3)), Duration::from_millis(3));
+
+        let slow = &senders[0];
+        for (least, waits) in [(0, 73), (73, 73), (74, 153), (2_000, 2_073)] {
+            let begun = since + 750 * STEP + Duration::from_millis(7);
+            tokio::time::sleep_until(begun).await;
+            let waited = slow.wait_in_step(Duration::from_millis(least));
+            assert_eq!(waited, Duration::from_millis(waits), "{least}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

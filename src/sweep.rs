@@ -24,8 +24,8 @@ use std::{
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{Boundary, Config},
@@ -43,7 +43,7 @@ use crate::{
     vantage::{Listeners, Own, Vantage},
     verdict::{Controls, PlaceSeen, TcpRule, judge_address, judge_check, judge_co_residency, judge_witness},
 };
-use attempts::{Attempts, Slot};
+use attempts::Attempts;
 use speakers::{Mute, Speaker};
 pub use turns::{Turns, Waiters};
 use witnesses::Witnesses;
@@ -230,9 +230,8 @@ impl Sweeper {
         run_all(&mut rounds).await;
         let stop = CancellationToken::new();
         let between = rounds.map(|rounds| tokio::spawn(rounds.keep_running(stop.clone())));
-        // A sweep that is dropped on its way, as at a reload, must not leave its controls running.
-        let running = stop.drop_guard();
-        let (done, results) = mpsc::unbounded_channel();
+        // A sweep that is dropped on its way, as at a reload, must leave nothing running.
+        let running = stop.clone().drop_guard();
         let attempts = Attempts {
             from: speaker.pod.clone(),
             vantage: speaker.vantage.clone(),
@@ -247,10 +246,11 @@ impl Sweeper {
             new_targets: self.new_targets(leg),
             startup_window: self.config.pods.as_ref().map(|pods| pods.startup_window).unwrap_or_default(),
             in_flight: self.in_flight.clone(),
+            progress: self.progress.clone(),
+            seen: jobs.iter().map(|_| Mutex::default()).collect(),
             jobs,
-            done,
         };
-        self.run(attempts, results, &mut per_check).await;
+        run(attempts, stop, &mut per_check).await;
         drop(running);
         let [udp, tcp] = between;
         rounds = [
@@ -359,39 +359,23 @@ impl Sweeper {
     fn reach(&self, boundary: &Boundary) -> Reach {
         Reach { timeout: boundary.timeout, icmp_evidence: self.icmp_evidence }
     }
+}
 
-    /// Runs all jobs under the budgets.
-    async fn run(
-        &self,
-        attempts: Attempts,
-        mut results: mpsc::UnboundedReceiver<(usize, AddressSeen)>,
-        per_check: &mut [Vec<AddressSeen>],
-    ) {
-        let attempts = Arc::new(attempts);
-        let mut spacing = attempts::Spacing::new(self.config.pace.spacing);
-        let mut take = |(check, seen): (usize, AddressSeen)| {
-            // By exactly one: most checks have one address, and a Vec starts with room for four.
-            per_check[check].reserve_exact(1);
-            per_check[check].push(seen);
-            self.progress.finish();
-        };
-        for (index, job) in (0..).zip(&attempts.jobs) {
-            spacing.wait(job.address.ip()).await;
-            attempts.pace.turn().await;
-            let Ok(place) = self.in_flight.acquire().await else { break };
-            tokio::spawn(Slot::new(attempts.clone(), index, place).run());
-            while let Ok(result) = results.try_recv() {
-                take(result);
-            }
-        }
-        // The channel ends with the last job.
-        drop(attempts);
-        while let Some(result) = results.recv().await {
-            take(result);
-        }
-        // In the order of addresses, not of answers: the same network gives the same report.
-        per_check.iter_mut().for_each(|seen| seen.sort_by_key(|s| s.address));
+/// Runs all jobs, or until told to stop.
+async fn run(attempts: Attempts, stop: CancellationToken, per_check: &mut [Vec<AddressSeen>]) {
+    let (attempts, tasks) = (Arc::new(attempts), TaskTracker::new());
+    // In a task of its own: thousands of turns need not go through all that surrounds a sweep.
+    let starting = attempts.clone().start(tasks.clone());
+    tasks.spawn(async move { stop.run_until_cancelled(starting).await });
+    tasks.close();
+    tasks.wait().await;
+    for (check, seen) in attempts.take_seen() {
+        // By exactly one: most checks have one address, and a Vec starts with room for four.
+        per_check[check].reserve_exact(1);
+        per_check[check].push(seen);
     }
+    // The same network gives the same report.
+    per_check.iter_mut().for_each(|seen| seen.sort_by_key(|s| s.address));
 }
 
 /// The addresses of each check from all speakers, and a word for each that could not speak.

@@ -5,16 +5,17 @@ use std::{
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::task::TaskTracker;
 
-use super::witnesses::{Voucher, Witnesses};
+use super::{
+    Progress,
+    witnesses::{Voucher, Witnesses},
+};
 use crate::{
     model::{AddressKind, PodName, Transport},
     observation::{AddressSeen, TcpOutcome, TcpSeen},
@@ -48,17 +49,17 @@ pub(super) fn order(jobs: &mut [Job]) {
 }
 
 /// Least time between the starts of two jobs at one address.
-pub(super) struct Spacing {
+struct Spacing {
     gap: Duration,
     next: HashMap<IpAddr, Instant>,
 }
 
 impl Spacing {
-    pub fn new(gap: Duration) -> Self {
+    fn new(gap: Duration) -> Self {
         Self { gap, next: HashMap::new() }
     }
 
-    pub async fn wait(&mut self, address: IpAddr) {
+    async fn wait(&mut self, address: IpAddr) {
         if self.gap.is_zero() {
             return;
         }
@@ -71,7 +72,7 @@ impl Spacing {
     }
 }
 
-/// How the addresses of a boundary are tried from one place, and where the results go.
+/// How the addresses of a boundary are tried from one place, and what was seen of them.
 pub(super) struct Attempts {
     pub from: Option<Arc<PodName>>,
     pub vantage: Arc<dyn Vantage>,
@@ -86,57 +87,67 @@ pub(super) struct Attempts {
     pub new_targets: HashMap<IpAddr, Instant>,
     pub startup_window: Duration,
     pub in_flight: Arc<Semaphore>,
+    pub progress: Arc<Progress>,
     pub jobs: Vec<Job>,
-    pub done: mpsc::UnboundedSender<(usize, AddressSeen)>,
+    /// Of each job what was seen, once it is done: all in one piece, so that what stays does not lie scattered among what comes
+    /// and goes with thousands of connects.
+    pub seen: Box<[Mutex<Option<AddressSeen>>]>,
 }
 
-/// A job while it runs: it holds a place in flight, and leaves a result in any case. No address is forgotten, or its check
-/// might pass without it.
+/// A job while it runs: it holds a place in flight.
 ///
 /// Its fields are small, and its future has no second copy of them (`mut self` would make one): 512 bytes a task, and no more
 /// than that for thousands in flight.
-pub(super) struct Slot {
+struct Slot {
     of: Arc<Attempts>,
     index: u32,
-    filled: AtomicBool,
 }
 
 impl Slot {
     /// Takes over a place in flight.
-    pub fn new(of: Arc<Attempts>, index: u32, place: SemaphorePermit<'_>) -> Self {
+    fn new(of: Arc<Attempts>, index: u32, place: SemaphorePermit<'_>) -> Self {
         place.forget();
-        Self { of, index, filled: AtomicBool::new(false) }
+        Self { of, index }
     }
 
     /// Runs the job to its result.
-    pub async fn run(self) {
-        let seen = self.of.run(self.job()).await;
-        self.fill(seen);
-    }
-
-    fn job(&self) -> &Job {
-        &self.of.jobs[self.index as usize]
-    }
-
-    fn fill(&self, seen: AddressSeen) {
-        self.filled.store(true, Ordering::Relaxed);
-        // Nobody waits for a sweep that was given up.
-        let _ = self.of.done.send((self.job().check, seen));
+    async fn run(self) {
+        let seen = self.of.run(&self.of.jobs[self.index as usize]).await;
+        *lock(&self.of.seen[self.index as usize]) = Some(seen);
+        self.of.progress.finish();
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if !self.filled.load(Ordering::Relaxed) {
-            let now = Instant::now();
-            let attempts = [TcpSeen::error(None)].into();
-            self.fill(self.of.seen(self.job(), attempts, now, now));
-        }
         self.of.in_flight.add_permits(1);
     }
 }
 
 impl Attempts {
+    /// Starts all jobs under the budgets, each as a task of its own.
+    pub async fn start(self: Arc<Self>, tasks: TaskTracker) {
+        let mut spacing = Spacing::new(self.spacing);
+        for (index, job) in (0..).zip(&self.jobs) {
+            spacing.wait(job.address.ip()).await;
+            self.pace.turn().await;
+            let Ok(place) = self.in_flight.acquire().await else { break };
+            tasks.spawn(Slot::new(self.clone(), index, place).run());
+        }
+    }
+
+    /// Takes what was seen, with the index of its check, when all is done. A job that did not come to an end tells so: no
+    /// address is forgotten, or its check might pass without it.
+    pub fn take_seen(&self) -> impl Iterator<Item = (usize, AddressSeen)> {
+        self.jobs.iter().zip(&self.seen).map(|(job, seen)| {
+            let not_done = || {
+                let now = Instant::now();
+                self.seen(job, [TcpSeen::error(None)].into(), now, now)
+            };
+            (job.check, lock(seen).take().unwrap_or_else(not_done))
+        })
+    }
+
     /// The attempts, and what not every job has around them: boxed, because with thousands in flight this future's size
     /// counts.
     async fn run(&self, job: &Job) -> AddressSeen {
@@ -191,10 +202,12 @@ impl Attempts {
         let mut seen = Vec::with_capacity(self.attempts as usize);
         for attempt in 0..self.attempts {
             if attempt > 0 {
-                tokio::time::sleep(self.spacing).await;
+                tokio::time::sleep(self.pace.wait_in_step(self.spacing)).await;
                 self.pace.turn().await;
             }
-            seen.push(reach(job.transport, &*self.vantage, &job.address, &self.reach).await);
+            // Hundreds of pods' silent connects end together, and more begin with them.
+            let how = Reach { timeout: self.pace.wait_in_step(self.reach.timeout), ..self.reach };
+            seen.push(reach(job.transport, &*self.vantage, &job.address, &how).await);
             if is_open(&seen) {
                 break;
             }
@@ -249,13 +262,20 @@ const fn is_blocked(outcome: TcpOutcome) -> bool {
     matches!(outcome, Closed | Filtered | Refused | Rejected)
 }
 
+fn lock(seen: &Mutex<Option<AddressSeen>>) -> MutexGuard<'_, Option<AddressSeen>> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn is_open(seen: &[TcpSeen]) -> bool {
     seen.last().is_some_and(|last| last.outcome == TcpOutcome::Open)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{io, sync::atomic::AtomicU32};
+    use std::{
+        io,
+        sync::atomic::{AtomicU32, Ordering},
+    };
 
     use super::{super::witnesses::Witness, *};
     use crate::model::{Family, WitnessKind};
@@ -308,16 +328,17 @@ mod tests {
             new_targets: HashMap::new(),
             startup_window: Duration::ZERO,
             in_flight: Arc::new(Semaphore::new(1)),
+            progress: Arc::default(),
             jobs: Vec::new(),
-            done: mpsc::unbounded_channel().0,
+            seen: Box::default(),
         }
     }
 
     /// tokio makes tasks in steps of 128 bytes, and adds less than 64 to the future.
     #[test]
     fn a_task_in_flight_is_small() {
-        let attempts = Arc::new(attempts_from(Witnesses::default()));
-        let size = std::mem::size_of_val(&Slot { of: attempts, index: 0, filled: AtomicBool::new(true) }.run());
+        let (attempts, tasks) = (Arc::new(attempts_from(Witnesses::default())), TaskTracker::new());
+        let size = std::mem::size_of_val(&tasks.track_future(Slot { of: attempts, index: 0 }.run()));
         assert!(size <= 512 - 64, "{size}");
     }
 
