@@ -75,19 +75,26 @@ fn main() {
         run(&format!("ip netns exec server nft 'flush chain ip f odd; add rule ip f odd {odd_ones}'"));
         println!("| {name} | {} |", measured(&config, lasts));
     }
-    println!("\nThe same connects by a loop that does nothing else: {} of a core", bare_share(lasts));
+    run("ip netns exec server nft 'flush chain ip f odd; add rule ip f odd drop'");
+    let bare = thread::spawn(move || bare_share(lasts));
+    println!("| silent, beside the loop | {} |", measured(&config, lasts));
+    let bare = bare.join().expect("the loop ends");
+    println!("\nThe loop, which makes the same connects at the same time and does nothing else: {bare} of a core");
     server.kill().and_then(|()| server.wait()).expect("end the server");
 }
 
 /// What the network and the sockets of the silent half cost whoever sends: measured beside the agent, in a process of its own.
 fn bare_share(lasts: Duration) -> String {
-    run("ip netns exec server nft 'flush chain ip f odd; add rule ip f odd drop'");
+    let seconds = (INTERVAL + lasts).as_secs();
     let mut bare = Command::new(env::current_exe().expect("its own path"));
-    let mut bare = bare.args(["bare", &lasts.as_secs().to_string()]).spawn().expect("start the loop");
+    let mut bare = bare.args(["bare", &seconds.to_string()]).spawn().expect("start the loop");
+    thread::sleep(INTERVAL);
+    let before = cpu_seconds(bare.id());
     thread::sleep(lasts);
-    let (user, system) = cpu_seconds(bare.id());
+    let after = cpu_seconds(bare.id());
     bare.wait().expect("wait for the loop");
-    format!("{:.2} %", (user + system) / lasts.as_secs_f64() * 100.0)
+    let used = after.0 - before.0 + after.1 - before.1;
+    format!("{:.2} %", used / lasts.as_secs_f64() * 100.0)
 }
 
 /// Two attempts at each target from each pod every interval, each closed after two seconds: no runtime, no controls, no verdict.
