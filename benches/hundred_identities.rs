@@ -104,15 +104,16 @@ fn bare(seconds: u64) {
         (0..PODS).map(|i| fs::File::open(format!("/run/netns/pod{i}")).expect("a namespace")).collect();
     let a_tick = 2.0 * f64::from(PODS) * f64::from(TARGETS) * TICK.as_secs_f64() / INTERVAL.as_secs_f64();
     let (began, mut begun, mut open) = (Instant::now(), 0.0, std::collections::VecDeque::new());
+    let mut pairs = (0..TARGETS).flat_map(|target| (0..pods.len()).map(move |pod| (pod, target))).cycle();
     // It stays until its times were read.
     for tick in 1..=(seconds + 2) * 1000 / u64::try_from(TICK.as_millis()).expect("few") {
         begun += a_tick;
         while begun >= 1.0 {
             begun -= 1.0;
-            let pod = open.len() % pods.len();
+            let (pod, target) = pairs.next().expect("it goes round");
             setns(&pods[pod], CloneFlags::CLONE_NEWNET).expect("enter a pod");
             let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).expect("make a socket");
-            let target = SocketAddr::from(([10, 1, 0, u8::try_from(open.len() % 100).expect("small")], 80));
+            let target = SocketAddr::from(([10, 1, 0, target], 80));
             let _ = socket.connect(&target.into());
             open.push_back((Instant::now(), socket));
         }

@@ -8,7 +8,7 @@ use segprobe::{
     command::{self, EXIT_USAGE},
 };
 
-/// Thousands of connects come and go between results that stay: glibc's allocator keeps a third more memory for that, and takes longer.
+/// Thousands of connects come and go between results that stay: glibc's allocator keeps a tenth more memory for that.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

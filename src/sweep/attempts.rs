@@ -136,7 +136,7 @@ impl Attempts {
         }
     }
 
-    /// Takes what was seen, with the index of its check, when all is done. A job that did not come to an end tells so: no
+    /// Takes what was seen, with the index of its check, when all is done. A job that did not come to its end tells so: no
     /// address is forgotten, or its check might pass without it.
     pub fn take_seen(&self) -> impl Iterator<Item = (usize, AddressSeen)> {
         self.jobs.iter().zip(&self.seen).map(|(job, seen)| {
@@ -340,6 +340,16 @@ mod tests {
         let (attempts, tasks) = (Arc::new(attempts_from(Witnesses::default())), TaskTracker::new());
         let size = std::mem::size_of_val(&tasks.track_future(Slot { of: attempts, index: 0 }.run()));
         assert!(size <= 512 - 64, "{size}");
+    }
+
+    #[test]
+    fn a_job_that_did_not_come_to_its_end_is_no_silence() {
+        let (address, kind) = ("127.0.0.1:1".parse().unwrap(), AddressKind::Endpoint);
+        let job = Job { check: 7, transport: Transport::Tcp, address, kind, listed: true, pinned: false };
+        let seen = [Mutex::default()].into();
+        let attempts = Attempts { jobs: vec![job], seen, ..attempts_from(Witnesses::default()) };
+        let taken: Vec<_> = attempts.take_seen().map(|(check, seen)| (check, seen.attempts[0].outcome)).collect();
+        assert_eq!(taken, [(7, TcpOutcome::Error)]);
     }
 
     #[tokio::test]

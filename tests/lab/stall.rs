@@ -35,8 +35,8 @@ pub fn trials() -> Vec<Trial> {
 }
 
 const AT_ONCE: usize = 1_800;
-const HOW: Reach = Reach { timeout: Duration::from_secs(2), icmp_evidence: true };
-const STALL: Duration = Duration::from_secs(4);
+const HOW: Reach = Reach { timeout: Duration::from_secs(3), icmp_evidence: true };
+const STALL: Duration = Duration::from_secs(5);
 
 /// The outcomes of many probes that are all under way before a stall begins; `meanwhile` runs when they are.
 fn outcomes(
