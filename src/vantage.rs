@@ -31,6 +31,8 @@ pub trait Vantage: Send + Sync + 'static {
     fn tcp(&self, peer: SocketAddr) -> io::Result<Socket>;
     /// A UDP socket that is connected to `peer`, so that it hears that nobody listens there.
     fn udp(&self, peer: SocketAddr) -> io::Result<Socket>;
+    /// Takes a TCP socket back from whoever connected it to `peer` and heard nothing, for another connect. Here it is closed.
+    fn take_back(&self, _socket: Socket, _peer: SocketAddr) {}
     /// False where this vantage has no address of the family, so that nothing of it can be measured.
     fn has(&self, family: Family) -> bool;
 }

@@ -53,6 +53,9 @@ pub async fn connect(vantage: &dyn Vantage, peer: &SocketAddr, how: &Reach) -> T
         // Whoever was stalled so long may not have heard an answer that came in time.
         Err(_) if is_answered(&stream) => {}
         Err(_) => {
+            if let Ok(socket) = stream.into_std() {
+                vantage.take_back(socket.into(), *peer);
+            }
             return TcpSeen { outcome: TcpOutcome::Filtered, icmp: None, errno: None, elapsed_us: micros(started) };
         }
     }

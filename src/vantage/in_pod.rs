@@ -2,10 +2,13 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     net::{IpAddr, SocketAddr},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use nix::libc;
+use rustix::net::connect_unspec;
 use socket2::Socket;
 
 use super::{EnterError, Kind, Netns, Own, Vantage, born};
@@ -25,7 +28,8 @@ const BATCH_LASTS: u32 = 4;
 
 /// Makes its sockets in a pod's network namespace, to be used from anywhere.
 ///
-/// They are born in batches that grow up to 128, or to what a few seconds take. They are closed, and the namespace with them,
+/// They are born in batches that grow up to 128, or to what a few seconds take, and those that heard nothing are used again:
+/// with a socket for each silent connect an agent takes a fifth more of a core. They are closed, and the namespace with them,
 /// when this is dropped.
 #[derive(Debug)]
 pub struct InPod {
@@ -35,7 +39,7 @@ pub struct InPod {
     pools: [Mutex<Pool>; 4],
 }
 
-/// Sockets of one family and kind that nobody has used.
+/// Sockets of one family and kind that nobody uses.
 #[derive(Debug, Default)]
 struct Pool {
     idle: Vec<Socket>,
@@ -66,9 +70,13 @@ impl InPod {
         &self.netns
     }
 
-    fn socket(&self, family: Family, kind: Kind) -> io::Result<Socket> {
+    fn pool(&self, family: Family, kind: Kind) -> MutexGuard<'_, Pool> {
         let pool = &self.pools[2 * usize::from(family == Family::V6) + usize::from(matches!(kind, Kind::Udp))];
-        let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn socket(&self, family: Family, kind: Kind) -> io::Result<Socket> {
+        let mut pool = self.pool(family, kind);
         if let Some(socket) = pool.idle.pop() {
             return Ok(socket);
         }
@@ -96,6 +104,15 @@ impl Vantage for InPod {
         Ok(socket)
     }
 
+    fn take_back(&self, socket: Socket, peer: SocketAddr) {
+        if is_as_new(&socket) {
+            let mut pool = self.pool(Family::of(peer.ip()), Kind::Tcp);
+            if pool.idle.len() < LARGEST_BATCH {
+                pool.idle.push(socket);
+            }
+        }
+    }
+
     fn has(&self, family: Family) -> bool {
         self.has[usize::from(family == Family::V6)]
     }
@@ -107,4 +124,13 @@ fn families() -> [bool; 2] {
     let leads_out = |ip: &IpAddr| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
     let has = |family| addresses.iter().filter(|ip| leads_out(ip)).any(|ip| Family::of(*ip) == family);
     [has(Family::V4), has(Family::V6)]
+}
+
+/// Ends a socket's connect, as close(2) would. True where nothing is left of it: an ICMP error that came in the last moment
+/// would be read as the next connect's.
+fn is_as_new(socket: &Socket) -> bool {
+    let mut nothing = [MaybeUninit::uninit(); 1];
+    let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+    connect_unspec(socket).is_ok()
+        && socket.recv_with_flags(&mut nothing, flags).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }

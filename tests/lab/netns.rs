@@ -31,7 +31,7 @@ use segprobe::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    network::{Namespace, Network, fill},
+    network::{Hook, Namespace, Network, fill},
     servers::{Servers, Temper},
 };
 
@@ -39,6 +39,7 @@ pub fn trials() -> Vec<Trial> {
     let trial = |name: &str, test: fn() -> Result<(), Failed>| Trial::test(format!("netns::{name}"), test);
     vec![
         trial("sockets-are-in-the-namespace", sockets_are_in_the_namespace),
+        trial("silent-sockets-are-used-again", silent_sockets),
         trial("a-namespace-that-goes-is-noticed", gone),
         trial("a-namespace-that-is-replaced-is-noticed", replaced),
         trial("what-cannot-be-entered-says-why", refused),
@@ -101,6 +102,62 @@ fn sockets_are_in_the_namespace() -> Result<(), Failed> {
     }
     let lonely = InPod::new(open(&Namespace::new()?)?)?;
     assert!(Family::ALL.iter().all(|family| !lonely.has(*family)), "it has no interface");
+    Ok(())
+}
+
+/// A socket that heard nothing makes the next connect, which tells what a new one would; one that heard something is closed.
+fn silent_sockets() -> Result<(), Failed> {
+    let network = Network::new()?;
+    let peer = |name, family| address(name, family, 80);
+    let listeners = Family::ALL.iter().map(|family| (peer("$target", *family), Temper::Open)).collect();
+    let _servers = Servers::start(&network.server, listeners, None);
+    let silence = |family: &Family| fill("$ip daddr $second tcp dport 80 drop", *family);
+    network.server.rules(Hook::Input, &Family::ALL.iter().map(silence).collect::<Vec<_>>())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let pod = InPod::new(open(&network.client)?)?;
+    let inode = |socket: &Socket| rustix::fs::fstat(socket).expect("it is open").st_ino;
+    let connecting = |to: SocketAddr| {
+        let socket = pod.tcp(to).expect("a socket");
+        // It goes on after the call, or is over.
+        let _ = socket.connect(&to.into());
+        socket
+    };
+    let outcome = |to: SocketAddr| {
+        let how = Reach { timeout: Duration::from_millis(300), ..HOW };
+        runtime.block_on(reach(Transport::Tcp, &pod, &to, &how)).outcome
+    };
+    for family in Family::ALL.iter().copied() {
+        for (next, expected) in [
+            (peer("$target", family), TcpOutcome::Open),
+            (address("$target", family, 81), TcpOutcome::Closed),
+            (peer("$second", family), TcpOutcome::Filtered),
+            (peer("$nobody", family), TcpOutcome::Unreachable),
+        ] {
+            let silent = connecting(peer("$second", family));
+            let (first, port) = (inode(&silent), silent.local_addr()?.as_socket().map(|local| local.port()));
+            pod.take_back(silent, peer("$second", family));
+            let again = pod.tcp(next)?;
+            assert_eq!(inode(&again), first, "{next}");
+            let _ = again.connect(&next.into());
+            assert_ne!(again.local_addr()?.as_socket().map(|local| local.port()), port, "{next}: a port of its own");
+            pod.take_back(again, next);
+            assert_eq!(outcome(next), expected, "{next}");
+        }
+
+        let rejected = connecting(peer("$nobody", family));
+        let first = inode(&rejected);
+        until("no ICMP error came", || rejected.take_error().is_ok_and(|error| error.is_some()));
+        pod.take_back(rejected, peer("$nobody", family));
+        let kept: Vec<Socket> = (0..200).map(|_| pod.tcp(peer("$second", family)).expect("a socket")).collect();
+        assert!(kept.iter().all(|socket| inode(socket) != first), "{family}");
+        // What many take back is not kept without end.
+        let before: BTreeSet<u64> = kept.iter().map(inode).collect();
+        kept.into_iter().for_each(|socket| pod.take_back(socket, peer("$second", family)));
+        let taken: Vec<Socket> = (0..200).map(|_| pod.tcp(peer("$second", family)).expect("a socket")).collect();
+        let again = taken.iter().filter(|socket| before.contains(&inode(socket))).count();
+        assert!((100..=128).contains(&again), "{family}: {again}");
+        assert_eq!(outcome(peer("$second", family)), TcpOutcome::Filtered);
+    }
     Ok(())
 }
 
