@@ -26,58 +26,69 @@ use crate::{
 /// Connects once and closes with RST, so that neither end keeps TIME_WAIT. Never fails: local errors are an outcome.
 ///
 /// Borrows all it can: with thousands in flight the size of this future counts.
-pub async fn connect(vantage: &dyn Vantage, peer: &SocketAddr, how: &Reach) -> TcpSeen {
-    let started = Instant::now();
-    let socket = match vantage.tcp(*peer) {
-        Ok(socket) => socket,
-        Err(error) => return TcpSeen::error(error.raw_os_error()),
-    };
-    match socket.connect(&(*peer).into()) {
-        Ok(()) => return open(&socket, started),
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-        Err(error) => return at_once(error.raw_os_error(), how.icmp_evidence),
-    }
-    // A near peer has answered by now: the handshake ran inside connect(2). Then the reactor need not be asked at all.
-    if socket.peer_addr().is_ok() {
-        return open(&socket, started);
-    }
-    let stream = match TcpStream::from_std(socket.into()) {
-        Ok(stream) => stream,
-        Err(error) => return TcpSeen::error(error.raw_os_error()),
-    };
-    // Not `writable()`: with thousands in flight its waiter's memory counts.
-    let answered = std::future::poll_fn(|cx| stream.poll_write_ready(cx));
-    match tokio::time::timeout(how.timeout, answered).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => return TcpSeen::error(error.raw_os_error()),
-        // Whoever was stalled so long may not have heard an answer that came in time.
-        Err(_) if is_answered(&stream) => {}
-        Err(_) => {
-            if let Ok(socket) = stream.into_std() {
-                vantage.take_back(socket.into(), *peer);
-            }
-            return TcpSeen { outcome: TcpOutcome::Filtered, icmp: None, errno: None, elapsed_us: micros(started) };
+#[expect(clippy::manual_async_fn, reason = "an async function's future would hold the arguments twice")]
+pub fn connect<'a>(
+    vantage: &'a dyn Vantage,
+    peer: &'a SocketAddr,
+    how: &'a Reach,
+) -> impl Future<Output = TcpSeen> + Send + 'a {
+    async move {
+        let started = Instant::now();
+        let socket = match vantage.tcp(*peer) {
+            Ok(socket) => socket,
+            Err(error) => return TcpSeen::error(error.raw_os_error()),
+        };
+        match socket.connect(&(*peer).into()) {
+            Ok(()) => return open(&socket, started),
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            Err(error) => return at_once(error.raw_os_error(), how.icmp_evidence),
+        }
+        // A near peer has answered by now: the handshake ran inside connect(2). Then the reactor need not be asked at all.
+        if socket.peer_addr().is_ok() {
+            return open(&socket, started);
+        }
+        let stream = match TcpStream::from_std(socket.into()) {
+            Ok(stream) => stream,
+            Err(error) => return TcpSeen::error(error.raw_os_error()),
+        };
+        // Not `writable()`: with thousands in flight its waiter's memory counts.
+        let answered = std::future::poll_fn(|cx| stream.poll_write_ready(cx));
+        match tokio::time::timeout(how.timeout, answered).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return TcpSeen::error(error.raw_os_error()),
+            // Whoever was stalled so long may not have heard an answer that came in time.
+            Err(_) if is_answered(&stream) => {}
+            Err(_) => return silent(vantage, stream, *peer, started),
+        }
+        let errno = match stream.take_error() {
+            Ok(error) => error.and_then(|e| e.raw_os_error()),
+            Err(error) => return TcpSeen::error(error.raw_os_error()),
+        };
+        // A queued ICMP error wakes us too: only a peer's address says that the handshake is done.
+        if errno.is_none() && stream.peer_addr().is_ok() {
+            return open(&stream, started);
+        }
+        // The queue must be read before the descriptor is closed.
+        let icmp = icmp::queued(stream.as_raw_fd());
+        TcpSeen {
+            outcome: match (errno, icmp) {
+                (None, None) => TcpOutcome::Error,
+                _ => classify(errno, icmp, Family::of(peer.ip()), how.icmp_evidence),
+            },
+            icmp,
+            errno,
+            elapsed_us: micros(started),
         }
     }
-    let errno = match stream.take_error() {
-        Ok(error) => error.and_then(|e| e.raw_os_error()),
-        Err(error) => return TcpSeen::error(error.raw_os_error()),
-    };
-    // A queued ICMP error wakes us too: only a peer's address says that the handshake is done.
-    if errno.is_none() && stream.peer_addr().is_ok() {
-        return open(&stream, started);
+}
+
+/// Nothing was heard: the socket is as good as new.
+fn silent(vantage: &dyn Vantage, stream: TcpStream, peer: SocketAddr, started: Instant) -> TcpSeen {
+    let elapsed_us = micros(started);
+    if let Ok(socket) = stream.into_std() {
+        vantage.take_back(socket.into(), peer);
     }
-    // The queue must be read before the descriptor is closed.
-    let icmp = icmp::queued(stream.as_raw_fd());
-    TcpSeen {
-        outcome: match (errno, icmp) {
-            (None, None) => TcpOutcome::Error,
-            _ => classify(errno, icmp, Family::of(peer.ip()), how.icmp_evidence),
-        },
-        icmp,
-        errno,
-        elapsed_us: micros(started),
-    }
+    TcpSeen { outcome: TcpOutcome::Filtered, icmp: None, errno: None, elapsed_us }
 }
 
 /// True where the kernel has something to tell, whether or not the reactor has heard of it. In doubt, true.
