@@ -82,7 +82,7 @@ pub fn connect<'a>(
     }
 }
 
-/// Nothing was heard: the socket is as good as new.
+/// What is told where nothing was heard; the socket goes back to where it came from.
 fn silent(vantage: &dyn Vantage, stream: TcpStream, peer: SocketAddr, started: Instant) -> TcpSeen {
     let elapsed_us = micros(started);
     if let Ok(socket) = stream.into_std() {
