@@ -28,20 +28,24 @@ pub async fn ask(vantage: &dyn Vantage, peer: &SocketAddr, how: &Reach) -> TcpSe
     };
     let question = Question { name: Name::root(), kind: RecordType::SOA };
     let Some(packet) = query_packet(rand::random(), &question) else { return TcpSeen::error(None) };
-    let mut buffer = [0; 512];
-    let exchange = async {
-        socket.send(&packet).await?;
-        socket.recv(&mut buffer).await
-    };
-    // Whoever was stalled so long may not have heard an answer that came in time: the kernel is asked once more.
-    let exchanged = timeout(how.timeout, exchange).await;
-    let exchanged = exchanged.unwrap_or_else(|_| SockRef::from(&socket).recv(&mut [MaybeUninit::uninit(); 1]));
-    let errno = match exchanged {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+    let kernel = SockRef::from(&socket);
+    let number = |error: &io::Error| error.raw_os_error().unwrap_or(libc::EIO);
+    // Not the socket's own send, which asks the reactor first: who is stalled meanwhile would take for silence that nothing left.
+    let errno = match kernel.send(&packet) {
+        Err(error) => Some(number(&error)),
         Ok(_) => {
-            return TcpSeen { outcome: TcpOutcome::Open, icmp: None, errno: None, elapsed_us: micros(started) };
+            let mut buffer = [0; 512];
+            let received = timeout(how.timeout, socket.recv(&mut buffer)).await;
+            // Whoever was stalled so long may not have heard an answer that came in time: the kernel is asked once more.
+            match received.unwrap_or_else(|_| kernel.recv(&mut [MaybeUninit::uninit(); 1])) {
+                Ok(_) => {
+                    let elapsed_us = micros(started);
+                    return TcpSeen { outcome: TcpOutcome::Open, icmp: None, errno: None, elapsed_us };
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+                Err(error) => Some(number(&error)),
+            }
         }
-        Err(error) => Some(error.raw_os_error().unwrap_or(libc::EIO)),
     };
     // The queue must be read before the descriptor is closed.
     let icmp = icmp::queued(socket.as_raw_fd());

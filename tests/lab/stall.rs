@@ -49,10 +49,13 @@ fn outcomes(
         let own = Own::new();
         let mut probes: Vec<Pin<Box<dyn Future<Output = TcpSeen> + Send + '_>>> =
             (0..AT_ONCE).map(|_| Box::pin(reach(transport, &own, &target, &HOW)) as _).collect();
-        begin(&mut probes).await;
-        // A query leaves when the reactor has seen its socket.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        begin(&mut probes).await;
+        for (index, probe) in probes.iter_mut().enumerate() {
+            assert!(poll!(probe).is_pending(), "it was not answered within the call itself");
+            // No faster than anybody answers.
+            if index % 50 == 0 {
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
         meanwhile();
         thread::sleep(STALL);
         let mut outcomes = BTreeMap::new();
@@ -63,16 +66,6 @@ fn outcomes(
     };
     // Tokio would make a task of so many wait in between.
     block_on(from, || tokio::task::unconstrained(work()))
-}
-
-async fn begin(probes: &mut [Pin<Box<dyn Future<Output = TcpSeen> + Send + '_>>]) {
-    for (index, probe) in probes.iter_mut().enumerate() {
-        assert!(poll!(probe).is_pending(), "it was not answered within the call itself");
-        // No faster than anybody answers.
-        if index % 50 == 0 {
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
 }
 
 /// The policy goes when all connects have sent their first SYN: the second, a second later, is answered.
