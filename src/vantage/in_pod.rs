@@ -29,8 +29,8 @@ const BATCH_LASTS: u32 = 4;
 /// Makes its sockets in a pod's network namespace, to be used from anywhere.
 ///
 /// They are born in batches that grow up to 128, or to what a few seconds take, and those that heard nothing are used again:
-/// with a socket for each silent connect an agent takes a fifth more of a core. They are closed, and the namespace with them,
-/// when this is dropped.
+/// an agent whose silent connects each have a socket of their own takes a fifth more CPU. They are closed, and the namespace
+/// with them, when this is dropped.
 #[derive(Debug)]
 pub struct InPod {
     netns: Netns,
