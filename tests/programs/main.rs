@@ -17,6 +17,7 @@ mod check;
 mod cluster_dns;
 mod configuration;
 mod cri;
+mod dashboards;
 mod defences;
 mod demo;
 mod dns_properties;

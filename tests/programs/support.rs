@@ -5,6 +5,7 @@ pub mod dns;
 pub mod http;
 pub mod metrics;
 pub mod process;
+pub mod prometheus;
 pub mod told;
 
 use std::{
