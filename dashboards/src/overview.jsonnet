@@ -108,7 +108,7 @@ s.dashboard(
         9,
         'The worst verdict of each boundary that must be blocked: see "Are we segmented?".',
         [s.now(s.worst_state('cluster, boundary', blocked), '{{boundary}} {{cluster}}')],
-      ) + s.state_words,
+      ) + s.state_words + s.named,
       s.stat(
         'Must be reachable',
         'none',
@@ -116,7 +116,7 @@ s.dashboard(
         9,
         'The worst verdict of each boundary that must be open. An OUTAGE is no finding; these agents are also the witnesses of the others.',
         [s.now(s.worst_state('cluster, boundary', open), '{{boundary}} {{cluster}}')],
-      ) + s.outage_words + s.runbook('SegprobeOutage'),
+      ) + s.outage_words + s.named + s.runbook('SegprobeOutage'),
     ]),
 
     s.row('Findings', [

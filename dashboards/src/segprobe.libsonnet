@@ -183,6 +183,9 @@ local linked(name, links) = by_name(name, { links: links });
       },
     } + with({ color: { mode: 'thresholds' } }),
 
+  // Says what a number is of, where there is one alone, too.
+  named:: { options+: { textMode: 'value_and_name' } },
+
   bars(title, unit, w, h, says, queries)::
     panel('bargauge', title, unit, w, h, says, queries) {
       options: {

@@ -1,6 +1,6 @@
 //! The dashboards: made from their source, held to Grafana's schema and to the rules of this house, and each of their expressions
-//! answered by a Prometheus that scraped real agents. `UPDATE_DASHBOARDS=1 cargo test --test programs dashboards` makes them
-//! anew.
+//! answered by a Prometheus that scraped real agents. `UPDATE_DASHBOARDS=1 cargo test --test programs dashboards_and` makes
+//! them anew.
 
 #[path = "dashboards/answers.rs"]
 mod answers;
@@ -173,7 +173,7 @@ fn make_dashboards() {
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/dashboards.md");
 const BEGIN: &str =
-    "<!-- Made by `UPDATE_DASHBOARDS=1 cargo test --test programs dashboards`; a test compares it. -->\n";
+    "<!-- Made by `UPDATE_DASHBOARDS=1 cargo test --test programs dashboards_and`; a test compares it. -->\n";
 const END: &str = "<!-- end -->\n";
 
 fn make_document() {

@@ -30,6 +30,11 @@ const UNANSWERED: [(&str, &str, &str, &str); 0] = [];
 
 /// A sweep takes the time of three connects that time out at most, which must fit; closing a finding takes three sweeps.
 const INTERVAL: &str = "7s";
+/// Prometheus refuses to hold more samples for one query (`--query.max-samples`).
+const MOST_SAMPLES: f64 = 50e6;
+/// A large cluster, whose dashboards must still be answered, and how many agents stand for it here.
+const NODES: f64 = 5000.0;
+const LOW_AGENTS: f64 = 2.0;
 const LONG: Duration = Duration::from_secs(60);
 
 /// One target a line: `(name, address)`. Its name and port are the labels, so that both zones' agents can mean the same.
@@ -107,23 +112,39 @@ fn interpolate(expression: &str, variables: &[(&str, String)]) -> String {
     asked
 }
 
-/// The series of an answer and whether any has a number.
-fn ask(prometheus: &Prometheus, query: &Query<'_>, asked: &str, began: u64) -> (Vec<Value>, bool) {
-    let now = seconds();
-    let path = if query.instant {
-        format!("query?query={}", encoded(asked))
-    } else {
-        format!("query_range?query={}&start={began}&end={now}&step=1", encoded(asked))
-    };
+/// A server that takes whoever comes: a queue that nobody empties would be full after some sweeps.
+fn accepting() -> SocketAddr {
+    let (listener, address) = listen();
+    thread::spawn(move || listener.incoming().for_each(drop));
+    address
+}
+
+struct Answer {
+    series: Vec<Value>,
+    /// Whether any of them has a number.
+    numbers: bool,
+    /// The most samples that Prometheus held at once.
+    peak: f64,
+}
+
+/// Asks as Grafana does: for now, or for as many points as a panel has.
+fn ask(prometheus: &Prometheus, query: &Query<'_>, asked: &str, began: u64) -> Answer {
+    let mut path = format!("query?query={}&stats=all", encoded(asked));
+    if !query.instant {
+        let (now, points) = (seconds(), query.panel["maxDataPoints"].as_f64().unwrap());
+        let step = (now - began) as f64 / points;
+        path = format!("query_range?query={}&stats=all&start={began}&end={now}&step={step}", encoded(asked));
+    }
     let answer = prometheus.api(&path);
     assert_eq!(answer["status"], "success", "{asked}: {answer}");
     let series = answer["data"]["result"].as_array().unwrap().clone();
-    let numbers = |s: &Value| {
+    let number = |s: &Value| {
         let values = s["values"].as_array().cloned().unwrap_or_else(|| vec![s["value"].clone()]);
         values.iter().any(|value| text(&value[1]) != "NaN")
     };
-    let any = series.iter().any(numbers);
-    (series, any)
+    let numbers = series.iter().any(number);
+    let peak = answer["data"]["stats"]["samples"]["peakSamples"].as_f64().unwrap();
+    Answer { series, numbers, peak }
 }
 
 fn seconds() -> u64 {
@@ -160,8 +181,7 @@ fn dashboards_expressions_are_answered() {
     if !have("prometheus") {
         return;
     }
-    let ((_control, control), (_open, open), (_inside, inside), shut) = (listen(), listen(), listen(), closed());
-    let flapping = closed();
+    let (control, open, inside, shut, flapping) = (accepting(), accepting(), accepting(), closed(), closed());
     let directory = directory();
     let sub = |name: &str| {
         let path = directory.path().join(name);
@@ -284,7 +304,13 @@ targets:
                 .iter()
                 .map(|asked| ask(&prometheus, &query, asked, began))
                 .collect();
-            let answered = answers.iter().any(|(_, numbers)| *numbers);
+            let peak = answers.iter().map(|answer| answer.peak).fold(0.0, f64::max);
+            // What lists single checks grows with their number, which nodes share and the configuration bounds.
+            if !query.expression.contains("segprobe_check_verdict") && peak / LOW_AGENTS * NODES > MOST_SAMPLES {
+                writeln!(problems, "{}: {title}: it holds {peak} samples for {LOW_AGENTS} agents", dashboard.uid)
+                    .unwrap();
+            }
+            let answered = answers.iter().any(|answer| answer.numbers);
             match (answered, unanswered.remove(&(dashboard.uid.into(), title.into(), query.reference.into()))) {
                 (true, None) | (false, Some(_)) => {}
                 (true, Some(why)) => writeln!(problems, "{title}: it is answered although {why}").unwrap(),
@@ -294,7 +320,7 @@ targets:
             }
             let found: BTreeSet<String> = answers
                 .iter()
-                .flat_map(|(series, _)| series)
+                .flat_map(|answer| &answer.series)
                 .flat_map(|series| series["metric"].as_object().unwrap().keys().cloned())
                 .collect();
             let target =
