@@ -219,7 +219,7 @@ fn dashboards_are_as_grafanas_schema_says() {
     if python(&["-c", "import grafana_foundation_sdk"]).code != Some(0) {
         skip(
             "Python's package grafana-foundation-sdk is absent: \
-             `python3 -m pip install --target target/grafana-schema grafana-foundation-sdk==0.0.21`",
+             `python3 -m pip install --upgrade --target target/grafana-schema grafana-foundation-sdk==0.0.21`",
         );
         return;
     }
