@@ -77,11 +77,11 @@ s.dashboard(
         |||
           The worst verdict of each target (down) from each source (across) on the chosen nodes. An empty cell has no series of its own: it is not
           asked from there, or the agent has more checks than `series.every_check` and it neither fails nor is inconclusive: see "Without series".
-          With thousands of nodes choose some: this reads the series of each check.
+          Techniques of DNS are on the dashboard "DNS exposure". With thousands of nodes choose some: this reads the series of each check.
         |||,
         'max by (from, to) (%s)' % s.joined(
           'from', ['source_namespace', 'source'], s.joined(
-            'to', ['target_namespace', 'target', 'via'], s.worst_verdict('source_namespace, source, target_namespace, target, via', here)
+            'to', ['target_namespace', 'target', 'via'], s.worst_verdict('source_namespace, source, target_namespace, target, via', here + ', via!=""')
           )
         ),
         'to',

@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Dashboard, Query, label_values, promql::named, text};
+use super::{Dashboard, Query, expression_of, interpolate, label_values, promql::named, text};
 use crate::{
     fake_cri::{FakeCri, FakePod},
     support::{
@@ -97,16 +97,6 @@ fn scrape_config(agents: &[(SocketAddr, &str, &str)], others: SocketAddr) -> Str
     )
     .unwrap();
     text
-}
-
-/// What Grafana would ask: its own variables for a range of a minute, and the given values for the dashboard's.
-fn interpolate(expression: &str, variables: &[(&str, String)]) -> String {
-    let own = [("$__rate_interval", "10s"), ("$__interval_ms", "60000"), ("$__range_s", "600"), ("$__range", "600s")];
-    let mut asked = own.iter().fold(expression.to_owned(), |text, (name, value)| text.replace(name, value));
-    for (name, value) in variables {
-        asked = asked.replace(&format!("${name}"), value);
-    }
-    asked
 }
 
 /// A server that takes whoever comes: a queue that nobody empties would be full after some sweeps.
@@ -370,14 +360,8 @@ fn all_choices(expression: &str, choices: &[Vec<(String, String)>]) -> Vec<Strin
 fn assert_truth(prometheus: &Prometheus) {
     let dashboards = Dashboard::all();
     let answers = |uid: &str, title: &str, query: usize, variables: &[(&str, &str)]| {
-        let dashboard = dashboards.iter().find(|d| d.uid == uid).unwrap();
-        let panel = dashboard
-            .panels()
-            .iter()
-            .find(|p| p["type"] != "row" && p["title"] == title)
-            .unwrap_or_else(|| panic!("no panel {title}"));
         let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        prometheus.query(&interpolate(text(&panel["targets"][query]["expr"]), &variables))
+        prometheus.query(&interpolate(expression_of(&dashboards, uid, title, query), &variables))
     };
     let all = [("cluster", ".*"), ("job", ".*"), ("node", ".*"), ("boundary", "low-to-high"), ("server", ".*")];
     let number = |uid: &str, title: &str, query: usize| {
