@@ -28,6 +28,7 @@ mod hostile_dns;
 mod hostile_tcp;
 mod hostile_zones;
 mod http;
+mod manifests;
 mod model_defences;
 mod model_dns;
 mod model_server;
