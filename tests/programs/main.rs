@@ -16,6 +16,7 @@ mod check;
 #[path = "../support/cluster_dns.rs"]
 mod cluster_dns;
 mod configuration;
+mod configuration_reference;
 mod cri;
 mod defences;
 mod demo;

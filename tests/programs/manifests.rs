@@ -4,6 +4,7 @@
 mod custom;
 mod decode;
 mod image;
+mod knobs;
 mod privileges;
 mod wiring;
 
@@ -43,11 +44,29 @@ fn documents(text: &str) -> Vec<Value> {
 }
 
 fn kustomize(kubectl: &Path, directory: &str) -> String {
+    kustomize_at(kubectl, &root().join(directory))
+}
+
+fn kustomize_at(kubectl: &Path, directory: &Path) -> String {
     let mut command = Command::new(kubectl);
-    command.arg("kustomize").arg(root().join(directory));
+    command.arg("kustomize").arg(directory);
     let ended = process::run(command, SOON);
-    assert_eq!(ended.code, Some(0), "{} kustomize {directory}: {}", kubectl.display(), ended.stderr);
+    assert_eq!(ended.code, Some(0), "{} kustomize {}: {}", kubectl.display(), directory.display(), ended.stderr);
     ended.stdout
+}
+
+/// The oldest kubectl that must render the manifests, 1.20.
+fn oldest_kubectl() -> Option<PathBuf> {
+    let named = std::env::var_os("KUBECTL_OLDEST").map(PathBuf::from);
+    if named.is_none() {
+        skip("KUBECTL_OLDEST does not name a kubectl 1.20");
+    }
+    named
+}
+
+/// The installed one, and the oldest.
+fn kubectls() -> impl Iterator<Item = PathBuf> {
+    [PathBuf::from("kubectl")].into_iter().chain(oldest_kubectl())
 }
 
 /// The objects of a kustomization; none where kubectl is absent, which was said.
@@ -81,10 +100,7 @@ fn the_oldest_and_the_newest_kubectl_render_the_same() {
     if !have("kubectl") {
         return;
     }
-    let Some(oldest) = std::env::var_os("KUBECTL_OLDEST").map(PathBuf::from) else {
-        skip("KUBECTL_OLDEST does not name a kubectl 1.20");
-        return;
-    };
+    let Some(oldest) = oldest_kubectl() else { return };
     for directory in KUSTOMIZATIONS {
         let canonical = |kubectl: &Path| {
             let text = without_hashes(&kustomize(kubectl, directory));

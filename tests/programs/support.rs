@@ -2,6 +2,7 @@
 
 pub mod cluster_dns;
 pub mod dns;
+pub mod document;
 pub mod http;
 pub mod metrics;
 pub mod process;
