@@ -13,6 +13,7 @@ mod agent;
 mod bind9;
 mod caches;
 mod check;
+mod cluster;
 #[path = "../support/cluster_dns.rs"]
 mod cluster_dns;
 mod configuration;
