@@ -19,12 +19,12 @@ fn reference(schema: &Value) -> String {
         if !title.is_empty() {
             write!(text, "\n### {title}\n\n{}\n\n", says(&object)).unwrap();
         }
-        text += "| key | form | says |\n|---|---|---|\n";
+        text += "| key | form | default | says |\n|---|---|---|---|\n";
         let required = object["required"].as_array().map(Vec::as_slice).unwrap_or_default();
         for (key, value) in object["properties"].as_object().unwrap() {
-            let must = if required.iter().any(|r| *r == **key) { ", required" } else { "" };
+            let default = if required.iter().any(|r| *r == **key) { "required".into() } else { default(value) };
             let says = says(value).replace('\n', " ").replace('|', "\\|");
-            writeln!(text, "| `{key}` | {}{must} | {says} |", form(schema, value, &mut to_tell)).unwrap();
+            writeln!(text, "| `{key}` | {} | {default} | {says} |", form(schema, value, &mut to_tell)).unwrap();
         }
     }
     text
@@ -32,6 +32,16 @@ fn reference(schema: &Value) -> String {
 
 fn says(value: &Value) -> &str {
     value["description"].as_str().unwrap_or_default()
+}
+
+/// What holds where the key is absent; empty where that is nothing, or is told with the keys of its own.
+fn default(value: &Value) -> String {
+    match &value["default"] {
+        Value::Null | Value::Object(_) => String::new(),
+        Value::Array(list) if list.is_empty() => String::new(),
+        Value::String(text) => format!("`{text}`"),
+        other => format!("`{}`", other.to_string().replace('"', "").replace(',', ", ").replace(':', ": ")),
+    }
 }
 
 /// What may stand there, in words. Objects that have keys of their own are told later.
@@ -88,24 +98,28 @@ fn the_reference_has_every_key() {
 fn forms_are_told_in_words() {
     let schema = serde_json::json!({
         "properties": {
-            "a": {"anyOf": [{"$ref": "#/$defs/A"}, {"type": "null"}], "description": "One | two."},
+            "a": {"anyOf": [{"$ref": "#/$defs/A"}, {"type": "null"}], "default": null, "description": "One | two."},
             "b": {"type": "array", "items": {"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}], "type": "string"}},
+            "c": {"type": "integer", "default": 3},
+            "d": {"type": "array", "items": {"type": "string"}, "default": [{"x": "y", "z": 1}]},
         },
         "required": ["b"],
         "$defs": {"A": {"description": "An A.", "properties": {"w": {"oneOf": [{"const": "x"}, {"const": "y"}]}}}},
     });
-    let expected = "| key | form | says |
-|---|---|---|
-| `a` | [A](#a) | One \\| two. |
-| `b` | list of address, required |  |
+    let expected = "| key | form | default | says |
+|---|---|---|---|
+| `a` | [A](#a) |  | One \\| two. |
+| `b` | list of address | required |  |
+| `c` | number | `3` |  |
+| `d` | list of text | `[{x: y, z: 1}]` |  |
 
 ### A
 
 An A.
 
-| key | form | says |
-|---|---|---|
-| `w` | `x` or `y` |  |
+| key | form | default | says |
+|---|---|---|---|
+| `w` | `x` or `y` |  |  |
 ";
     assert_eq!(reference(&schema), expected);
 }
