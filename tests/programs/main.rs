@@ -19,6 +19,7 @@ mod cluster_dns;
 mod configuration;
 mod configuration_reference;
 mod cri;
+mod dashboards;
 mod defences;
 mod demo;
 mod dns_properties;
