@@ -167,7 +167,7 @@ const OTHERS: [(&str, &[&str]); 7] = [
     ("scrape_duration_seconds", &[]),
     ("process_start_time_seconds", &[]),
     ("process_cpu_seconds_total", &[]),
-    ("kube_pod_info", &["created_by_kind", "created_by_name"]),
+    ("kube_pod_info", &["created_by_name"]),
     ("kube_pod_status_phase", &["phase"]),
     ("kube_daemonset_status_desired_number_scheduled", &["daemonset"]),
 ];
@@ -340,6 +340,19 @@ fn scan(expr: &str) -> Named {
         }
     }
     named
+}
+
+/// One Prometheus may hold many clusters, and a boundary has the same name in all of them.
+#[test]
+fn every_aggregation_keeps_the_cluster() {
+    for rule in rules() {
+        let name = rule.alert.as_ref().or(rule.record.as_ref()).unwrap();
+        for lists in ["by (", "on ("].map(|word| rule.expr.split(word).skip(1)) {
+            for list in lists.map(|rest| rest.split_once(')').unwrap().0).filter(|list| !list.is_empty()) {
+                assert!(list.split(", ").any(|label| label == "cluster"), "{name}: ({list}) in {}", rule.expr);
+            }
+        }
+    }
 }
 
 #[test]
