@@ -18,11 +18,12 @@ use serde_json::Value;
 use crate::support::{SOON, have, process, skip};
 
 /// What a user applies, and what its objects' names, labels and references are held to.
-const KUSTOMIZATIONS: [&str; 5] = [
+const KUSTOMIZATIONS: [&str; 6] = [
     "manifests/base",
     "manifests/overlays/pods",
     "manifests/overlays/witness",
     "manifests/overlays/prometheus-operator",
+    "manifests/overlays/grafana",
     "manifests/example/workloads",
 ];
 /// Those with an agent.
