@@ -389,11 +389,6 @@ fn dashboards_links_lead_somewhere() {
 
 fn assert_document(uid: &str, path: &str) {
     let (file, anchor) = path.split_once('#').map_or((path, None), |(file, anchor)| (file, Some(anchor)));
-    let runbooks = Path::new(ROOT).join("docs/runbooks");
-    // They come with the alerts.
-    if file.starts_with("docs/runbooks") && !runbooks.exists() {
-        return;
-    }
     let file = Path::new(ROOT).join(file);
     assert!(file.exists(), "{uid}: {path} is not in the repository");
     if let Some(anchor) = anchor {

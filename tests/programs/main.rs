@@ -10,12 +10,15 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts that come back as floats")]
 
 mod agent;
+mod alerts;
 mod bind9;
 mod caches;
 mod check;
+mod cluster;
 #[path = "../support/cluster_dns.rs"]
 mod cluster_dns;
 mod configuration;
+mod configuration_reference;
 mod cri;
 mod dashboards;
 mod defences;
@@ -29,6 +32,7 @@ mod hostile_dns;
 mod hostile_tcp;
 mod hostile_zones;
 mod http;
+mod manifests;
 mod model_defences;
 mod model_dns;
 mod model_server;
