@@ -28,6 +28,8 @@ struct RuleFile {
 struct Group {
     #[serde(rename = "name")]
     _name: String,
+    #[serde(default, rename = "interval")]
+    _interval: String,
     rules: Vec<Rule>,
 }
 
