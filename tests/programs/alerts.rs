@@ -429,7 +429,7 @@ apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
   name: segprobe
-  namespace: segprobe
+  namespace: monitoring
   labels:
     app.kubernetes.io/name: segprobe
 spec:
