@@ -94,6 +94,20 @@ fn a_breach_arrives() -> Result<(), Failed> {
     assert!(description.contains("to payments/ledger:5432 (endpoint) from 1 node(s)"), "{description}");
     assert!(description.contains("Nodes: lab-node."), "{description}");
     assert!(removed.elapsed() < IN_TIME, "{words:?}");
+
+    // What a real agent exports is what the rules ask for.
+    for recorded in ["findings_open:sum", "agents:count", "boundary_nodes:count", "boundary_conclusive:ratio"] {
+        assert_eq!(place.query(&format!("segprobe:{recorded} == 1")).len(), 1, "{recorded}");
+    }
+    let groups = place.get(PROMETHEUS, "/api/v1/rules");
+    let rules = groups["data"]["groups"].as_array().into_iter().flatten().flat_map(|group| group["rules"].as_array());
+    let rules: Vec<&Value> = rules.flatten().collect();
+    assert!(rules.len() > 20, "{groups:#}");
+    for rule in rules {
+        // Some have not been evaluated yet, and are unknown.
+        assert_ne!(rule["health"], "err", "{rule:#}");
+        place.query(rule["query"].as_str().unwrap_or_default());
+    }
     Ok(())
 }
 
