@@ -155,7 +155,7 @@ impl Agent<'_> {
                     let _ = answer.send(self.reload(&mut sweeping, "request", &mut tried).await);
                 }
                 _ = watch.tick() => {
-                    let now = sweeping.loaded.files.digest().unwrap_or_else(|e| e.to_string());
+                    let now = sweeping.loaded.files.look().map_or_else(|e| e.to_string(), |look| look.digest);
                     // A bad configuration is tried again: what mends it may be a file that it only names.
                     if now != tried.digest || tried.problem.is_some() {
                         let _ = self.reload(&mut sweeping, WATCHED, &mut tried).await;
@@ -250,7 +250,7 @@ impl Agent<'_> {
     /// Reads the configuration again; a bad one leaves the old one running.
     async fn reload(&self, sweeping: &mut Sweeping, why: &str, tried: &mut Tried) -> Result<(), String> {
         let loaded = load_plan(&self.args.config.config_file, &self.args.place);
-        tried.digest = sweeping.loaded.files.digest().unwrap_or_else(|e| e.to_string());
+        tried.digest = sweeping.loaded.files.look().map_or_else(|e| e.to_string(), |look| look.digest);
         let result = match loaded {
             Err(failure) => Err(failure.to_string()),
             Ok(loaded) => {

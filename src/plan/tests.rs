@@ -713,6 +713,7 @@ fn any_target() -> impl Strategy<Value = Target> {
                 // What is no Service has an address of some kind: the configuration sees to it.
                 address: (!is_service).then_some((address, kind)),
                 ports: ports.into(),
+                vouched_by: None,
             }
         },
     )
