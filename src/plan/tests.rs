@@ -39,7 +39,7 @@ const NO_DNS: &str = "boundaries: [{name: b, from: low, to: high, dns: off}]\n";
 /// A check in one line: what it is called, and what it asks of whom.
 fn told(check: &Check) -> String {
     let asks = match &check.question {
-        Question::Reach { transport, kind, addresses, port } => {
+        Question::Reach { transport, kind, addresses, port, .. } => {
             let name = |a: &Address| match a {
                 Address::Ip(ip) => ip.to_string(),
                 Address::Name(name) => name.to_string(),
