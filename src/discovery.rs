@@ -5,9 +5,12 @@
 //! (effects)             (pure)     (pure)    (effects)
 //! ```
 
+pub mod api;
 pub mod chunks;
+pub mod follow;
 pub mod objects;
 mod presets;
 pub mod settings;
 pub mod targets;
 mod unallocated;
+pub mod write;

@@ -139,7 +139,7 @@ impl Agent<'_> {
         let mut sweeping = self.start(loaded, node, None);
         self.metrics.reloaded(true);
         let stop = CancellationToken::new();
-        let mut server = tokio::spawn(http::serve(listener, site, stop.clone()));
+        let mut server = tokio::spawn(http::serve(listener, http::router(site), stop.clone()));
         let mut watch = tokio::time::interval(WATCH);
         watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tried = Tried { digest: sweeping.loaded.config.hash.clone(), problem: None };

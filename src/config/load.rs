@@ -1,6 +1,7 @@
 //! Reading: files to documents, with limits, and every error at its place.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     fs::File,
     io::{self, Read},
@@ -240,12 +241,18 @@ fn finish(
             vouched_by = u16::try_from(heartbeats.len()).ok();
             heartbeats.push(Heartbeat { file: label(path), at });
         }
+        // One discovery serves agents of several configurations, and each takes what its own zones need.
+        let of_file = file.zones.iter().flat_map(|zones| zones.value.keys());
+        let foreign: BTreeSet<String> = of_file.filter(|zone| !document.zones.contains_key(*zone)).cloned().collect();
         more.push(More { file: path, zones: file.zones, negative: file.negative });
-        files.push((path.as_path(), vouched_by, file.targets));
+        files.push((path.as_path(), vouched_by, foreign, file.targets));
     }
-    let files = files
-        .into_iter()
-        .flat_map(|(path, vouched_by, targets)| targets.map(move |target| Listed { file: path, vouched_by, target }));
+    let files = files.into_iter().flat_map(|(path, vouched_by, foreign, targets)| {
+        let is_ours = move |target: &Result<Located<Target>, _>| {
+            target.as_ref().map_or(true, |target| !foreign.contains(&target.value.zone))
+        };
+        targets.filter(is_ours).map(move |target| Listed { file: path, vouched_by, target })
+    });
     let own = own.into_iter().map(|t| Listed { file: main, vouched_by: None, target: Ok(t) });
     let mut config = cross_checks::check(main, document, &more, own.chain(files), hash)?;
     config.heartbeats = heartbeats.into();

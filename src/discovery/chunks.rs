@@ -68,18 +68,22 @@ struct Filling<'a> {
 }
 
 impl<'a> Filling<'a> {
-    /// What a namespace costs.
+    /// What a zone and a namespace of it cost; an empty namespace is none.
     fn zone_bytes(&self, zone: &str, namespace: &str) -> usize {
+        let of_namespace = if namespace.is_empty() { 0 } else { namespace.len() + 3 };
         match self.zones.get(zone) {
             Some(known) if known.contains(namespace) => 0,
-            Some(_) => namespace.len() + 3,
-            None => zone.len() + namespace.len() + 9,
+            Some(_) => of_namespace,
+            None => zone.len() + of_namespace + 6,
         }
     }
 
-    fn add_namespace(&mut self, zone: &'a str, namespace: &'a str) {
+    fn add_zone(&mut self, zone: &'a str, namespace: &'a str) {
         self.bytes += self.zone_bytes(zone, namespace);
-        self.zones.entry(zone).or_default().insert(namespace);
+        let namespaces = self.zones.entry(zone).or_default();
+        if !namespace.is_empty() {
+            namespaces.insert(namespace);
+        }
     }
 }
 
@@ -92,26 +96,21 @@ pub fn chunks(set: &TargetSet, namespace: &str) -> Chunks {
     // Every file is complete in itself: it tells the zones of the namespaces that it needs, because files reach an agent one by one.
     for (zone, namespaces) in &set.zones {
         for namespace in namespaces {
-            filling[home(namespace, "")].add_namespace(zone, namespace);
+            filling[home(namespace, "")].add_zone(zone, namespace);
         }
     }
     let (mut left_out, mut first_left_out, mut weight) = (0, None, 0);
     for (order, target) in set.targets.iter().enumerate() {
         let line = json(target);
         let fits = |chunk: &&usize| {
-            let of_zone = match target.namespace.as_str() {
-                "" => 0,
-                namespace => filling[**chunk].zone_bytes(&target.zone, namespace),
-            };
+            let of_zone = filling[**chunk].zone_bytes(&target.zone, &target.namespace);
             filling[**chunk].bytes + of_zone + line.len() + 2 <= MOST_BYTES
         };
         let chunk = places(&target.namespace, target.label()).iter().find(fits).copied();
         match chunk.filter(|_| weight + target.weight() <= MOST_WEIGHT) {
             Some(chunk) => {
                 let chunk = &mut filling[chunk];
-                if !target.namespace.is_empty() {
-                    chunk.add_namespace(&target.zone, &target.namespace);
-                }
+                chunk.add_zone(&target.zone, &target.namespace);
                 chunk.bytes += line.len() + 2;
                 chunk.lines.push((order, line));
                 weight += target.weight();
