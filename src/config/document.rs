@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::scalars::{Ip, Located, OffOr, OneOrMany, PortEntry, Span, list};
@@ -96,7 +96,7 @@ fn thirty_seconds() -> Located<Span> {
 }
 
 /// What a boundary promises.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ExpectWord {
     /// Nothing gets across.
@@ -107,7 +107,7 @@ pub enum ExpectWord {
 }
 
 /// How TCP is tested.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tcp {
     /// Time for one connect, at least 2s.
@@ -167,7 +167,7 @@ impl Default for Techniques {
 }
 
 /// Whether a technique's disclosure counts.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ModeWord {
     /// A disclosure is a `fail`.
@@ -211,7 +211,7 @@ pub struct Target {
 }
 
 /// Who answers at an address.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KindWord {
     /// One host: it can prove segmentation.
@@ -274,7 +274,7 @@ pub struct Vantage {
 }
 
 /// Where the sockets of the probes are born.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VantageWord {
     /// In the agent's own network.
@@ -357,17 +357,19 @@ impl Default for Controls {
 }
 
 /// A positive control: one of `tcp` and `udp`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Positive {
     /// `resolver` (TCP port 53 of the resolver), or `address:port`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp: Option<String>,
     /// A DNS server that the vantage may ask, for targets that are DNS servers: `resolver`, or `address:port`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub udp: Option<String>,
 }
 
 /// A negative control.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Negative {
     /// An address that nobody has, in the targets' range.
@@ -410,7 +412,7 @@ pub struct Dns {
 }
 
 /// Ranges whose every address is looked up, in slices.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reverse {
     /// CIDRs: the service range, pod ranges. 16,777,216 addresses at most.
@@ -441,7 +443,7 @@ impl Default for Dns {
 }
 
 /// A DNS server.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(untagged, expecting = "expected `system`, an address, or {name, address}")]
 pub enum Server {
     /// `system`, or an address.
@@ -451,7 +453,7 @@ pub enum Server {
 }
 
 /// A DNS server with a name for its label.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct NamedServer {
     /// The label.

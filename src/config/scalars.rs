@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, marker::PhantomData, net::IpAddr, net::SocketAddr, t
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{self, MapAccess, SeqAccess, Visitor},
 };
 
@@ -36,6 +36,13 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
     }
 }
 
+/// Defaults are written into the schema.
+impl<T: Serialize> Serialize for Located<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(serializer)
+    }
+}
+
 impl<T: JsonSchema> JsonSchema for Located<T> {
     fn inline_schema() -> bool {
         T::inline_schema()
@@ -59,6 +66,15 @@ impl<'de> Deserialize<'de> for Span {
         parsed.filter(|d| *d <= Duration::from_secs(7 * 24 * 3600)).map(Self).ok_or_else(|| {
             de::Error::invalid_value(de::Unexpected::Str(&text), &"a duration up to 7 days such as 30s or 1m30s")
         })
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_millis() {
+            whole if whole % 1000 == 0 => serializer.collect_str(&format_args!("{}s", whole / 1000)),
+            parts => serializer.collect_str(&format_args!("{parts}ms")),
+        }
     }
 }
 
@@ -126,7 +142,7 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
 }
 
 /// An IP address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Ip(pub IpAddr);
 
 impl<'de> Deserialize<'de> for Ip {

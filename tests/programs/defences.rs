@@ -1,7 +1,7 @@
 //! What each defence of a cluster's DNS really hides: `segprobe check` against a server for each, and the table of
 //! `docs/dns.md` made from it. `UPDATE_DOCS=1 cargo test --test programs defences` writes the table anew.
 
-use std::{env, fs, path::Path, time::Instant};
+use std::time::Instant;
 
 use hickory_resolver::proto::rr::{Name, RecordType};
 use serde_json::Value;
@@ -12,7 +12,7 @@ use crate::{
         Flavour::{self, CoreDns18, CoreDns114, KubeDns},
         Inventory, Pods, Policy, Protocol, Running, Service, Template, Upstream, View,
     },
-    support::{directory, find, loopback, segprobe, write_config},
+    support::{directory, document, find, loopback, segprobe, write_config},
 };
 
 const TECHNIQUES: [&str; 6] =
@@ -211,10 +211,6 @@ fn cell(report: &Value, technique: &str, row: usize) -> String {
     }
 }
 
-const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/dns.md");
-const BEGIN: &str = "<!-- Made by `UPDATE_DOCS=1 cargo test --test programs defences`; a test compares it. -->\n";
-const END: &str = "<!-- end -->\n";
-
 #[test]
 fn what_your_dns_defence_really_hides() {
     let rows = rows();
@@ -236,12 +232,5 @@ fn what_your_dns_defence_really_hides() {
         let cells = TECHNIQUES.map(|technique| cell(&reports[i / AT_ONCE], technique, i % AT_ONCE));
         table += &format!("| {defence} | {} |\n", cells.join(" | "));
     }
-    let document = fs::read_to_string(DOCUMENT).unwrap();
-    let (before, rest) = document.split_once(BEGIN).expect("the table's beginning");
-    let (committed, after) = rest.split_once(END).expect("the table's end");
-    if env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(Path::new(DOCUMENT), [before, BEGIN, &table, END, after].concat()).unwrap();
-    } else {
-        assert!(committed == table, "docs/dns.md is not what was found:\n{table}");
-    }
+    document::holds("docs/dns.md", "defences", &table);
 }

@@ -1,0 +1,76 @@
+//! Each file in `manifests/knobs` is a patch that a user names in a kustomization: it applies, to what it says, and changes only that.
+
+use std::{fs, os::unix::fs::symlink};
+
+use serde_json::{Value, json};
+
+use super::{documents, kubectls, kustomize_at, name, root};
+use crate::support::{directory, have};
+
+/// The patch, the kustomization it is for, and what differs then: the object, the field, and its new value.
+fn knobs() -> Vec<(&'static str, &'static str, &'static str, &'static str, Value)> {
+    let daemon_set = "DaemonSet segprobe/segprobe";
+    let pods = "DaemonSet segprobe-system/segprobe";
+    vec![
+        ("low-zone-labels", "base", "Namespace /segprobe", "/metadata/labels/security-zone", json!("low")),
+        ("policy-labels", "base", daemon_set, "/spec/template/metadata/labels/network-tier", json!("front")),
+        ("untainted-nodes", "base", daemon_set, "/spec/template/spec/tolerations", Value::Null),
+        ("resources", "base", daemon_set, "/spec/template/spec/containers/0/resources/limits/memory", json!("192Mi")),
+        ("log", "base", daemon_set, "/spec/template/spec/containers/0/args/2", json!("--log.format=json")),
+        ("priority", "base", daemon_set, "/spec/template/spec/priorityClassName", json!("system-node-critical")),
+        (
+            "prometheus",
+            "base",
+            "NetworkPolicy segprobe/segprobe",
+            "/spec/ingress/0/from/0/podSelector/matchLabels/app",
+            json!("prometheus"),
+        ),
+        ("pods-cri-o", "overlays/pods", pods, "/spec/template/spec/volumes/0/hostPath/path", json!("/run/crio")),
+        ("pods-node-witness", "overlays/pods", pods, "/spec/template/spec/hostNetwork", json!(true)),
+    ]
+}
+
+#[test]
+fn every_knob_turns() {
+    if !have("kubectl") {
+        return;
+    }
+    let files =
+        fs::read_dir(root().join("manifests/knobs")).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap());
+    let mut files: Vec<String> = files.map(|f| f.trim_end_matches(".yaml").to_owned()).collect();
+    files.sort_unstable();
+    let mut known: Vec<_> = knobs().iter().map(|k| k.0.to_owned()).collect();
+    known.sort_unstable();
+    assert_eq!(files, known, "knobs without a test, or tests without a knob");
+
+    for (knob, base, object, field, expected) in knobs() {
+        let directory = directory();
+        let at = directory.path();
+        fs::copy(root().join(format!("manifests/knobs/{knob}.yaml")), at.join("knob.yaml")).unwrap();
+        // kustomize wants relative paths.
+        symlink(root().join("manifests"), at.join("manifests")).unwrap();
+        fs::write(
+            at.join("kustomization.yaml"),
+            format!("bases: [manifests/{base}]\npatchesStrategicMerge: [knob.yaml]\n"),
+        )
+        .unwrap();
+        for kubectl in kubectls() {
+            let plain = documents(&kustomize_at(&kubectl, &root().join("manifests").join(base)));
+            let turned = documents(&kustomize_at(&kubectl, at));
+            assert_eq!(turned.len(), plain.len(), "{knob}");
+            for was in &plain {
+                let is = turned
+                    .iter()
+                    .find(|o| name(o) == name(was))
+                    .unwrap_or_else(|| panic!("{knob}: {} is gone", name(was)));
+                let value = |object: &Value| object.pointer(field).cloned().unwrap_or_default();
+                if name(was) == object {
+                    assert_ne!(value(was), expected, "{knob}: it is so without the knob");
+                    assert_eq!(value(is), expected, "{knob}: {field} of {object}");
+                } else {
+                    assert_eq!(is, was, "{knob}: {}", name(was));
+                }
+            }
+        }
+    }
+}
