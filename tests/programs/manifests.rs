@@ -3,6 +3,7 @@
 
 mod custom;
 mod decode;
+mod discovery;
 mod image;
 mod knobs;
 mod privileges;
@@ -18,15 +19,17 @@ use serde_json::Value;
 use crate::support::{SOON, have, process, skip};
 
 /// What a user applies, and what its objects' names, labels and references are held to.
-const KUSTOMIZATIONS: [&str; 5] = [
+const KUSTOMIZATIONS: [&str; 6] = [
     "manifests/base",
     "manifests/overlays/pods",
     "manifests/overlays/witness",
+    "manifests/overlays/discovery",
     "manifests/overlays/prometheus-operator",
     "manifests/example/workloads",
 ];
-/// Those with an agent.
-const WORKLOADS: [&str; 3] = ["manifests/base", "manifests/overlays/pods", "manifests/overlays/witness"];
+/// Those with an agent, and the discovery.
+const WORKLOADS: [&str; 4] =
+    ["manifests/base", "manifests/overlays/pods", "manifests/overlays/witness", "manifests/overlays/discovery"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
