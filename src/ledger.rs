@@ -410,9 +410,14 @@ impl Ledger {
     /// before that is now a finding.
     pub fn vouch(&self, heartbeats: &[Heartbeat], now: Instant) -> Vec<Transition> {
         let mut state = self.state();
-        let known = heartbeats.iter().filter(|heartbeat| state.vouching.contains(&heartbeat.file));
-        let words: Vec<_> = known.map(|heartbeat| (heartbeat.file.clone(), heartbeat.at)).collect();
-        state.heartbeats.extend(words);
+        let is_news = |heartbeat: &&Heartbeat| {
+            state.vouching.contains(&heartbeat.file) && state.heartbeats.get(&heartbeat.file) != Some(&heartbeat.at)
+        };
+        let news: Vec<_> = heartbeats.iter().filter(is_news).map(|h| (h.file.clone(), h.at)).collect();
+        if news.is_empty() {
+            return Vec::new();
+        }
+        state.heartbeats.extend(news);
         let mut transitions = Vec::new();
         for (id, mut held) in std::mem::take(&mut state.held) {
             let word = state.word_for(&id);

@@ -1148,6 +1148,10 @@ fn what_waits_outlives_a_new_plan_and_words_are_told() {
     let told = |bench: &Bench| bench.ledger.snapshot().heartbeats.clone();
     assert_eq!(told(&bench), [("targets/0.json".into(), Timestamp::from_second(5).unwrap())].into());
     assert_eq!(opened(&bench.vouch(40)), [Some(pair(1))]);
+    // The same word again is none, and costs nothing.
+    let before = bench.ledger.snapshot();
+    assert_eq!(bench.vouch(40), []);
+    assert!(Arc::ptr_eq(&before, &bench.ledger.snapshot()));
     // A clock that was set back is told as it is.
     bench.vouch(20);
     assert_eq!(told(&bench)["targets/0.json"], Timestamp::from_second(20).unwrap());

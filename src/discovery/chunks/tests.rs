@@ -1,6 +1,9 @@
 //! The chunks are stable, bounded, and what the agents read.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use proptest::prelude::*;
 
@@ -15,9 +18,8 @@ fn target(i: u32, endpoints: u32) -> Target {
         namespace: format!("ns-{}", i % 7),
         service: Some(format!("service-{i}")),
         endpoints: (0..endpoints)
-            .map(|e| {
-                IpAddr::from([10 + (e / 62_500) as u8, (i % 200) as u8, (e / 250 % 250) as u8, (e % 250) as u8 + 1])
-            })
+            .map(|e| (10 + e / 62_500) << 24 | (i % 200) << 16 | (e / 250 % 250) << 8 | (e % 250 + 1))
+            .map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits)))
             .collect(),
         ports: vec![Port::tcp(443)],
         ..Target::default()
@@ -137,7 +139,7 @@ fn agents_of_another_namespace_have_other_nodes() {
 proptest! {
     #[test]
     fn every_size_is_bounded_and_told(sizes in proptest::collection::vec(0..2_000_u32, 0..80)) {
-        let set = set(sizes.iter().enumerate().map(|(i, size)| target(i as u32, *size)));
+        let set = set((0..).zip(&sizes).map(|(i, size)| target(i, *size)));
         let chunks = chunks(&set, "segprobe");
         prop_assert_eq!(chunks.chunks.len(), CHUNKS);
         prop_assert_eq!(chunks.chunks.iter().map(|c| c.targets).sum::<usize>() + chunks.left_out, sizes.len());

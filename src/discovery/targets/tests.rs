@@ -1,5 +1,7 @@
 //! One table of clusters and what is found in them.
 
+#![allow(clippy::needless_pass_by_value, reason = "objects are written where they are used")]
+
 use std::path::Path;
 
 use serde_json::{Value, json};
