@@ -499,10 +499,10 @@ impl<'a> Finder<'a> {
         for pod in self.inventory.pods.values() {
             let label = |key: &str| pod.metadata.labels.get(key).map_or("", String::as_str);
             let is_agent = label("app.kubernetes.io/name") == "segprobe"
-                && matches!(label("app.kubernetes.io/component"), "agent" | "pods-agent");
+                && matches!(label("app.kubernetes.io/component"), "agent" | "pods-agent" | "witness");
             if let Some(nodes) = self.found.nodes.get_mut(&pod.metadata.namespace)
                 && is_agent
-                && !pod.spec.node_name.is_empty()
+                && is_dns_name(&pod.spec.node_name)
             {
                 nodes.insert(pod.spec.node_name.clone());
             }

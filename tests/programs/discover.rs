@@ -26,7 +26,7 @@ const SETTINGS: &str = "
 zones:
   low: {namespace_labels: {pci-scope: out}}
   high: {namespace_labels: {pci-scope: in}, targets: true}
-presets: {zone: infrastructure, include: [kubelet]}
+presets: {zone: infrastructure, include: [cloud-metadata, kubelet, api-server, etcd]}
 service_cidrs: [10.96.0.0/16]
 into: [segprobe, segprobe-system]
 heartbeat: 10s
@@ -68,10 +68,14 @@ fn cluster() -> Vec<Value> {
     all.extend(INTO.map(|name| namespace(name, "none")));
     all.extend([namespace("storefront", "out"), namespace("payments", "in"), namespace("vault", "in"), agent]);
     for i in 1..=5 {
-        all.push(service(&format!("service-{i}"), &format!("10.96.0.{i}")));
+        all.push(service(&format!("service-{i}"), &format!("10.96.1.{i}")));
         all.push(slice(&format!("service-{i}"), &[&format!("10.0.0.{i}"), &format!("10.0.1.{i}")]));
     }
-    all.extend([pod("loner", "10.0.2.1", "Running"), pod("done", "10.0.2.2", "Succeeded")]);
+    let [mut api_server, mut its_slice] = [service("kubernetes", "10.96.0.1"), slice("kubernetes", &["192.0.2.1"])];
+    for object in [&mut api_server, &mut its_slice] {
+        object["metadata"]["namespace"] = "default".into();
+    }
+    all.extend([api_server, its_slice, pod("loner", "10.0.2.1", "Running"), pod("done", "10.0.2.2", "Succeeded")]);
     all
 }
 
@@ -93,7 +97,17 @@ fn names(kube: &FakeKube) -> Vec<String> {
     found(kube, INTO[0]).into_keys().collect()
 }
 
-const ALL: [&str; 7] = ["kubelet", "loner.pods", "service-1", "service-2", "service-3", "service-4", "service-5"];
+const ALL: [&str; 9] = [
+    "api-server",
+    "cloud-metadata",
+    "kubelet",
+    "loner.pods",
+    "service-1",
+    "service-2",
+    "service-3",
+    "service-4",
+    "service-5",
+];
 
 /// A running `segprobe discover`.
 struct Discovery {
@@ -172,7 +186,7 @@ fn all_that_the_api_tells_is_written_by_server_side_apply() {
     assert_eq!(found(&kube, INTO[0])["service-3"], ["10.0.0.3", "10.0.1.3"]);
     assert_eq!(kube.applied(INTO[0], 0)["nodes"], json!(["n1"]));
     assert_eq!(kube.applied(INTO[1], 0).get("nodes"), None);
-    assert_eq!(kube.applied(INTO[0], 0)["negative"][0]["ports"], json!([443, 8443, 9090, 10250]));
+    assert_eq!(kube.applied(INTO[0], 0)["negative"][0]["ports"], json!([80, 443, 8443, 9090, 10250]));
     let texts: Vec<String> = (0..8).map(|number| kube.applied_text(INTO[0], number).unwrap()).collect();
     assert!(texts.iter().all(|text| text.starts_with("{\"heartbeat\":\"20")), "{texts:?}");
     let validated = validate(directory.path(), &texts);
@@ -201,7 +215,7 @@ fn all_that_the_api_tells_is_written_by_server_side_apply() {
     assert_eq!(lists, 6);
 
     assert_eq!(discovery.value("segprobe_discovery_targets", &[("zone", "high"), ("kind", "service")]), 5.0);
-    assert_eq!(discovery.value("segprobe_discovery_objects", &[("kind", "endpointslices")]), 5.0);
+    assert_eq!(discovery.value("segprobe_discovery_objects", &[("kind", "endpointslices")]), 6.0);
     assert_eq!(discovery.value("segprobe_discovery_targets_left_out", &[]), 0.0);
     assert!(discovery.value("segprobe_discovery_last_apply_timestamp_seconds", &[("namespace", "segprobe")]) > 1e9);
     assert_eq!(http::get(discovery.address, "/-/healthy").status, 200);
@@ -232,10 +246,13 @@ fn changes_are_followed_and_only_they_are_written() {
     kube.put(pod("loner", "10.0.2.1", "Succeeded"));
     wait_for("the pod is gone", SOON, || (!names(&kube).contains(&"loner.pods".into())).then_some(()));
     kube.put(namespace("payments", "out"));
-    wait_for_names(&kube, &["kubelet"]);
+    wait_for_names(&kube, &["api-server", "cloud-metadata", "kubelet"]);
     kube.put(namespace("payments", "in"));
     kube.put(service("service-2", "10.96.0.2"));
-    wait_for_names(&kube, &["kubelet", "service-1", "service-2", "service-3", "service-4", "service-5"]);
+    wait_for_names(
+        &kube,
+        &["api-server", "cloud-metadata", "kubelet", "service-1", "service-2", "service-3", "service-4", "service-5"],
+    );
     wait_for("both namespaces have it", SOON, || (found(&kube, INTO[1]) == found(&kube, INTO[0])).then_some(()));
     std::thread::sleep(Duration::from_secs(1));
     // What nobody reads is no change.
@@ -388,7 +405,7 @@ fn odd_objects_cost_no_other_and_do_no_harm() {
     odd.push(huge);
     let (kube, directory) = (FakeKube::start(odd, &INTO), directory());
     let discovery = Discovery::start(directory.path(), &kube, SETTINGS);
-    let with_huge: Vec<&str> = ["huge.pods"].into_iter().chain(ALL).collect();
+    let with_huge: Vec<&str> = ALL[..2].iter().copied().chain(["huge.pods"]).chain(ALL[2..].iter().copied()).collect();
     wait_for_names(&kube, &with_huge);
     wait_for("it is ready", SOON, || discovery.is_ready().then_some(()));
     let page = discovery.page();

@@ -433,9 +433,11 @@ fn nodes_with_an_agent() {
             agent("c", "segprobe", "discover", "cp"),
             agent("d", "elsewhere", "agent", "cp"),
             agent("e", "segprobe", "agent", ""),
+            agent("f", "segprobe", "agent", "x\u{1b}[31m"),
+            agent("g", "segprobe", "witness", "worker-3.example.com"),
         ],
     );
-    assert_eq!(json!(set.nodes), json!({"segprobe": ["worker-1", "worker-2"]}));
+    assert_eq!(json!(set.nodes), json!({"segprobe": ["worker-1", "worker-2", "worker-3.example.com"]}));
 }
 
 #[test]

@@ -152,6 +152,10 @@ fn watch(shared: Shared, plural: String, query: &HashMap<String, String>) -> Res
             let mut lines = Vec::new();
             {
                 let state = shared.lock();
+                // What it did not hear is forgotten.
+                if at < state.oldest {
+                    return;
+                }
                 for event in state.events.iter().filter(|e| !state.frozen && e.version > at && e.plural == plural) {
                     // What is no longer selected is deleted, to whoever watches.
                     let kind = if is_selected(&event.object, &query) { event.kind } else { "DELETED" };
