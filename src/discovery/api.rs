@@ -361,6 +361,20 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn an_event_without_an_end_is_not_read_to_its_end() {
+        let of = |bytes: Vec<u8>| Watch::<Service> {
+            body: Body::from(bytes),
+            read: Vec::new(),
+            patience: GRACE,
+            version: "1".into(),
+            of: PhantomData,
+        };
+        assert!(matches!(of(vec![b'x'; MOST_EVENT + 1]).next().await, Err(ApiError::Odd(_))));
+        assert!(matches!(of(vec![b'x'; 100]).next().await, Ok(None)), "a server that ended in mid-event");
+        assert!(matches!(of(b"\n\n".into()).next().await, Ok(None)));
+    }
+
     #[test]
     fn values_of_queries_are_escaped() {
         assert_eq!(escaped("aZ9-._~"), "aZ9-._~");
