@@ -29,6 +29,8 @@ pub enum Command {
     ///
     /// Exit codes: 0 all pass or unverified, 1 a fail, 2 inconclusive and no fail, 64 wrong usage or configuration.
     Check(CheckArgs),
+    /// Write the targets that the Kubernetes API tells of into ConfigMaps, for agents without credentials
+    Discover(DiscoverArgs),
     /// Show what segprobe does in a lab of its own, without configuration, root or a cluster
     Demo(DemoArgs),
     /// Show which pods of this node would be probed from, what witnesses see, and why others are not used
@@ -138,6 +140,36 @@ pub enum Output {
     Table,
     /// For programs.
     Json,
+}
+
+/// Arguments of `discover`.
+#[derive(Debug, Args)]
+pub struct DiscoverArgs {
+    /// Configuration of the discovery (YAML)
+    #[arg(long = "config.file", value_name = "FILE")]
+    pub config_file: PathBuf,
+    /// Read the API once, print the ConfigMaps and stop: nothing is written, and they have no heartbeat
+    #[arg(long, requires = "output")]
+    pub once: bool,
+    /// Form of what `--once` prints
+    #[arg(long, value_enum, requires = "once")]
+    pub output: Option<Manifests>,
+    /// Address to serve metrics and health on; `:port` means every address
+    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":11450")]
+    pub listen_address: String,
+    /// Path of the metrics
+    #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = telemetry_path)]
+    pub telemetry_path: String,
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Forms of manifests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Manifests {
+    /// Documents for `kubectl apply`.
+    Yaml,
 }
 
 /// Arguments of `demo`.

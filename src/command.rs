@@ -3,6 +3,7 @@
 mod agent;
 mod check;
 mod demo;
+mod discover;
 mod node;
 mod schema;
 mod validate;
@@ -69,6 +70,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Agent(args) => agent::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Discover(args) => discover::run(&args),
         Command::Vantages(args) => vantages::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Schema => schema::run(),

@@ -18,8 +18,10 @@ use std::{
 use hickory_resolver::proto::rr::Name;
 use ipnet::IpNet;
 
+pub use cross_checks::{is_dns_name, is_label, is_word};
 pub use document::json_schema;
-pub use load::{Files, LoadError, Problem, load, parse};
+pub use load::{Files, Heartbeat, LoadError, Look, Problem, load, parse, parse_yaml, read_text};
+pub use scalars::{Located, Position, Span};
 
 use crate::model::{AddressKind, CheckKind, ClosedRule, Expect, Mode, NegativeControl, Transport, VantageMode};
 
@@ -34,6 +36,8 @@ pub struct Config {
     pub boundaries: Vec<Boundary>,
     /// What is in the zones.
     pub targets: Vec<Target>,
+    /// The target files that discovery vouches for, with its word of when they were read.
+    pub heartbeats: Arc<[Heartbeat]>,
     /// Where the agent's own sockets stand.
     pub vantage: VantageConfig,
     /// How the pods of this node are found; none where nothing needs them.
@@ -109,6 +113,8 @@ pub struct Target {
     pub address: Option<(Address, AddressKind)>,
     /// Ports.
     pub ports: Box<[Port]>,
+    /// The heartbeat that vouches for its addresses, by its place in [`Config::heartbeats`]; none where it was written by hand.
+    pub vouched_by: Option<u16>,
 }
 
 /// A port of a target.

@@ -1,5 +1,6 @@
 //! What people and machines read: all of it from one immutable snapshot, or from what a sweep reported.
 
+pub mod discovery;
 pub mod exposition;
 pub mod http;
 pub mod json;

@@ -3,6 +3,7 @@
 //! Sweeps are recorded; readers take an immutable [`Snapshot`]. Nothing that reads can change anything.
 
 mod findings;
+mod held;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -11,15 +12,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
+    config::Heartbeat,
     model::{AddressKind, CheckId, CheckKind, Expect, Identity, Mode, PodName, Reason, VantageMode, Verdict},
     observation::{AddressSeen, DnsSeen, NodeSeen, Rotation},
     plan::{Asked, BoundaryPlan, Leg, Part, Plan},
 };
 use findings::Findings;
 pub use findings::{Closed, Finding};
+use held::Held;
 
 /// What one sweep found out.
 #[derive(Debug)]
@@ -53,6 +56,8 @@ pub struct CheckResult {
     pub reason: Reason,
     /// What it rests on.
     pub evidence: Evidence,
+    /// Its addresses were found by discovery, and a heartbeat vouches for them.
+    pub discovered: bool,
     /// When its evidence was complete, on the monotonic clock.
     pub judged: Instant,
     /// The same for people.
@@ -194,6 +199,8 @@ pub struct Snapshot {
     pub not_tested: Vec<crate::plan::NotTested>,
     /// This node's pods, where they are looked at.
     pub node: Option<NodeView>,
+    /// When discovery last vouched for each of its target files.
+    pub heartbeats: BTreeMap<Arc<str>, Timestamp>,
 }
 
 /// A planned check and the latest that is known of it.
@@ -285,6 +292,12 @@ struct State {
     config_hash: Arc<str>,
     not_tested: Vec<crate::plan::NotTested>,
     node: Option<NodeView>,
+    /// The target files that discovery vouches for, as checks count them.
+    vouching: Arc<[Arc<str>]>,
+    /// Its latest word for each.
+    heartbeats: BTreeMap<Arc<str>, Timestamp>,
+    /// Failures at discovered addresses that wait for its next word.
+    held: BTreeMap<Arc<CheckId>, Held>,
     /// As it was last asked for; none where something was recorded since. Many identities are recorded for each that asks.
     snapshot: Option<Arc<Snapshot>>,
 }
@@ -301,6 +314,7 @@ struct Swept {
 #[derive(Debug)]
 struct Entry {
     mode: Mode,
+    vouched_by: Option<u16>,
     round: Duration,
     result: Option<Arc<CheckResult>>,
     findings: Findings,
@@ -330,6 +344,7 @@ impl Ledger {
         let mut state = self.state();
         let mut transitions = Vec::new();
         let mut before = std::mem::take(&mut state.checks);
+        let mut still_held = BTreeMap::new();
         state.boundaries = plan.boundaries.iter().map(|planned| boundary_view(planned)).collect();
         for planned in &plan.boundaries {
             let boundary = &planned.boundary;
@@ -348,11 +363,18 @@ impl Ledger {
                 let known = if same { before.remove(&check.id) } else { None };
                 let mut entry = known.unwrap_or_else(|| Entry {
                     mode: check.mode,
+                    vouched_by: None,
                     round: boundary.interval,
                     result: None,
                     findings: Findings::default(),
                 });
                 entry.round = boundary.interval;
+                entry.vouched_by = check.question.vouched_by();
+                if let Some(held) = state.held.remove(&check.id)
+                    && let Some(held) = held.keep_listed(&check.question)
+                {
+                    still_held.insert(check.id.clone(), held);
+                }
                 entry.findings.keep_planned(&check.question, &leg.stand.speakers, |finding| {
                     transitions.push(finding.closed(&check.id, Closed::Gone, now));
                 });
@@ -368,6 +390,9 @@ impl Ledger {
         let mut known = std::mem::take(sources);
         let planned = plan.legs.iter().flat_map(|leg| leg.parts().map(|part| leg.asked(part)));
         *sources = planned.map(|asked| (asked.clone(), known.remove(&asked).flatten())).collect();
+        state.held = still_held;
+        state.vouching = plan.vouching.clone();
+        state.heartbeats.retain(|file, _| plan.vouching.contains(file));
         state.config_hash = config_hash.into();
         state.not_tested = plan.not_tested.clone();
         state.snapshot = None;
@@ -381,10 +406,51 @@ impl Ledger {
         state.snapshot = None;
     }
 
+    /// Notes discovery's words for target files, after [`Ledger::follow`] was told what they list: what failed at their addresses
+    /// before that is now a finding.
+    pub fn vouch(&self, heartbeats: &[Heartbeat], now: Instant) -> Vec<Transition> {
+        let mut state = self.state();
+        let is_news = |heartbeat: &&Heartbeat| {
+            state.vouching.contains(&heartbeat.file) && state.heartbeats.get(&heartbeat.file) != Some(&heartbeat.at)
+        };
+        let news: Vec<_> = heartbeats.iter().filter(is_news).map(|h| (h.file.clone(), h.at)).collect();
+        if news.is_empty() {
+            return Vec::new();
+        }
+        state.heartbeats.extend(news);
+        let mut transitions = Vec::new();
+        for (id, mut held) in std::mem::take(&mut state.held) {
+            let word = state.word_for(&id);
+            let Some(entry) = state.checks.get_mut(&id) else { continue };
+            let before = view(&id, entry).reason_at(now);
+            let Some(confirmed) = word.and_then(|word| held.confirmed(&id, word)) else {
+                state.held.insert(id, held);
+                continue;
+            };
+            let opened = entry.findings.record(&confirmed, &mut transitions);
+            entry.result = entry.result.take().map(|result| held::with_findings(&result, &confirmed));
+            let after = view(&id, entry).reason_at(now);
+            if before != after {
+                transitions.push(Transition::Changed { id: id.clone(), from: Some(before), to: after });
+            }
+            let count = state.counts.entry((id.boundary.clone(), id.kind)).or_default();
+            count.total += opened;
+            // Whoever watches it wants to know when the finding was opened.
+            let since = SignedDuration::try_from(now.saturating_duration_since(confirmed.judged)).unwrap_or_default();
+            count.last = Some(confirmed.at.saturating_add(since).unwrap_or(confirmed.at));
+            if !held.is_empty() {
+                state.held.insert(id, held);
+            }
+        }
+        state.snapshot = None;
+        transitions
+    }
+
     /// Records a sweep. Results of checks that are no longer in that mode are dropped, and of those that are no longer planned
     /// all but what failed: it is told, and is over.
     pub fn record(&self, report: &SweepReport) -> Vec<Transition> {
         let mut state = self.state();
+        let state = &mut *state;
         let mut transitions = Vec::new();
         for result in &report.results {
             let Some(entry) = state.checks.get_mut(&result.id) else {
@@ -394,6 +460,20 @@ impl Ledger {
             if entry.mode != result.mode {
                 continue;
             }
+            let word = entry.vouched_by.and_then(|file| state.vouching.get(usize::from(file)));
+            let unconfirmed = match word {
+                Some(file) if result.id.expect == Expect::Blocked && result.mode == Mode::Judge => {
+                    let word = state.heartbeats.get(file).copied().unwrap_or(Timestamp::MIN);
+                    let held = state.held.remove(&result.id).unwrap_or_default();
+                    let (held, unconfirmed) = held.hold(result, word, &entry.findings);
+                    if !held.is_empty() {
+                        state.held.insert(result.id.clone(), held);
+                    }
+                    unconfirmed
+                }
+                _ => None,
+            };
+            let result = unconfirmed.as_ref().unwrap_or(result);
             let before = view(&result.id, entry).reason_at(report.ended);
             let first = entry.result.is_none();
             if let Evidence::Reach(addresses) = &result.evidence {
@@ -464,10 +544,18 @@ impl Ledger {
 }
 
 impl State {
+    /// Discovery's latest word for the addresses of a check; the dawn of time where there is none yet.
+    fn word_for(&self, id: &CheckId) -> Option<Timestamp> {
+        let file = self.vouching.get(usize::from(self.checks.get(id)?.vouched_by?))?;
+        Some(self.heartbeats.get(file).copied().unwrap_or(Timestamp::MIN))
+    }
+
     /// The last pod of an identity ended while it was probed from: what it reached is a finding that is gone.
     fn record_last_words(&mut self, report: &SweepReport, result: &CheckResult, transitions: &mut Vec<Transition>) {
         let counted = self.counts.get_mut(&(report.boundary.clone(), result.id.kind));
-        let Some(count) = counted.filter(|_| result.mode == Mode::Judge) else { return };
+        // Nobody says any more whose a discovered address was.
+        let counts = result.mode == Mode::Judge && !result.discovered;
+        let Some(count) = counted.filter(|_| counts) else { return };
         let mut findings = Findings::default();
         let opened = findings.record(result, transitions);
         transitions.extend(findings.iter().map(|finding| finding.closed(&result.id, Closed::Gone, result.judged)));
@@ -494,6 +582,7 @@ impl Snapshot {
             config_hash: state.config_hash.clone(),
             not_tested: state.not_tested.clone(),
             node: state.node.clone(),
+            heartbeats: state.heartbeats.clone(),
         }
     }
 }

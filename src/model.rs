@@ -78,6 +78,8 @@ words! {
         Pending = "pending",
         /// The vantage accepts connections to an address that nobody has: a proxy answers for everybody.
         Captured = "captured",
+        /// Reached at an address that discovery found, and no heartbeat newer than that still lists it: addresses are used again.
+        UnconfirmedAddress = "unconfirmed-address",
         /// The container runtime does not say which pods run on this node.
         RuntimeUnreadable = "runtime-unreadable",
         /// The pod's runtime hides its network namespace: Kata, gVisor.
@@ -145,11 +147,10 @@ impl Reason {
         use Reason::*;
         match self {
             Reached | HostAnswered | Disclosed | CoResident | FindingOpen | NotReached => Verdict::Fail,
-            Stale | Pending | Captured | RuntimeUnreadable | VantageUnsupported | VantageClosed | VantageGone
-            | VantageOffline | Lossy | TargetDown | WitnessUnclear | NoBackend | ClosedAmbiguous | RefusedAmbiguous
-            | Unreachable | Unresolved | LocalError | ControlFailed | LostQueries | ServerError | Cut | Unsteady => {
-                Verdict::Inconclusive
-            }
+            Stale | Pending | Captured | UnconfirmedAddress | RuntimeUnreadable | VantageUnsupported
+            | VantageClosed | VantageGone | VantageOffline | Lossy | TargetDown | WitnessUnclear | NoBackend
+            | ClosedAmbiguous | RefusedAmbiguous | Unreachable | Unresolved | LocalError | ControlFailed
+            | LostQueries | ServerError | Cut | Unsteady => Verdict::Inconclusive,
             NoWitness | VirtualAddress | ClosedUnwitnessed | NoSelfCheck | NotCovered => Verdict::Unverified,
             Blocked | NothingDisclosed | Reachable | Apart => Verdict::Pass,
         }
@@ -170,6 +171,7 @@ impl Reason {
             Captured => {
                 "a proxy answers for everybody: the vantage connects to an address that nobody has, or a sidecar listens"
             }
+            UnconfirmedAddress => "reached, and discovery has not said since that the target still has the address",
             RuntimeUnreadable => "the container runtime does not say which pods run on this node",
             VantageUnsupported => "the pod's runtime hides its network: nothing can be probed from inside",
             VantageClosed => "the pod's network namespace could not be entered: see the log, or `segprobe vantages`",

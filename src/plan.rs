@@ -30,6 +30,8 @@ pub struct Plan {
     pub legs: Vec<Arc<Leg>>,
     /// What will not be tested, or cannot be proven, and why.
     pub not_tested: Vec<NotTested>,
+    /// The target files that discovery vouches for.
+    pub vouching: Arc<[Arc<str>]>,
 }
 
 /// What one boundary asks, whoever asks it.
@@ -149,6 +151,8 @@ pub enum Question {
         addresses: Arc<[Address]>,
         /// The port.
         port: u16,
+        /// The file whose heartbeat vouches for the addresses, by its place in [`Plan::vouching`]; none where nobody has to.
+        vouched_by: Option<u16>,
     },
     /// Enumerate at the server.
     Dns {
@@ -172,6 +176,14 @@ impl Question {
             Address::Ip(ip) => Some(*ip),
             Address::Name(_) => None,
         })
+    }
+
+    /// The file whose heartbeat vouches for its addresses.
+    pub const fn vouched_by(&self) -> Option<u16> {
+        match self {
+            Self::Reach { vouched_by, .. } => *vouched_by,
+            Self::Dns { .. } | Self::CoResidency => None,
+        }
     }
 
     /// What carries it, where it is whether addresses can be reached.
@@ -206,7 +218,8 @@ pub fn plan(config: &Config, stands: &[Stand]) -> Plan {
     let nobody = || Arc::new(Identity { namespace: "".into(), name: "".into() });
     let first = stands.first().map_or_else(nobody, |stand| stand.source.identity.clone());
     let boundaries = config.boundaries.iter().map(|b| Arc::new(boundary_plan(config, b, &first)));
-    let empty = Plan { boundaries: boundaries.collect(), legs: Vec::new(), not_tested: Vec::new() };
+    let vouching = config.heartbeats.iter().map(|heartbeat| heartbeat.file.clone()).collect();
+    let empty = Plan { boundaries: boundaries.collect(), legs: Vec::new(), not_tested: Vec::new(), vouching };
     empty.with_stands(config, stands)
 }
 
@@ -244,7 +257,7 @@ impl Plan {
             not_tested.extend(of_legs.filter(|gap| told.insert(*gap)).cloned());
             legs.extend(Leg::of_node(planned).map(Arc::new));
         }
-        Self { boundaries: self.boundaries.clone(), legs, not_tested }
+        Self { boundaries: self.boundaries.clone(), legs, not_tested, vouching: self.vouching.clone() }
     }
 }
 
@@ -529,10 +542,12 @@ fn reach_checks(
                 target: label.clone(),
                 via: Some(via),
             };
+            // ClusterIPs, nodes and load balancers are not given to another as soon as a pod ends.
+            let vouched_by = target.vouched_by.filter(|_| via == Via::Endpoint);
             checks.push(Check {
                 id: Arc::new(id),
                 mode: Mode::Judge,
-                question: Question::Reach { transport, kind, addresses, port },
+                question: Question::Reach { transport, kind, addresses, port, vouched_by },
             });
         };
         let ips = |ips: &[IpAddr]| ips.iter().map(|ip| Address::Ip(*ip)).collect::<Arc<[Address]>>();

@@ -188,6 +188,7 @@ impl Sweeper {
                     mode: check.mode,
                     reason: judge_check(addresses.iter().map(|(_, reason)| *reason)),
                     evidence: Evidence::Reach(addresses),
+                    discovered: check.question.vouched_by().is_some(),
                     judged: now,
                     at,
                 }));
@@ -350,6 +351,7 @@ impl Sweeper {
             mode: check.mode,
             reason: judge_co_residency(&seen),
             evidence: Evidence::Node(Box::new(seen)),
+            discovered: false,
             judged: Instant::now(),
             at: Timestamp::now(),
         })
@@ -416,8 +418,8 @@ fn unasked(check: &Check, from: Option<&Arc<PodName>>, reason: Reason, carried: 
         }
         Question::CoResidency => Evidence::Node(Box::default()),
     };
-    let (id, mode) = (check.id.clone(), check.mode);
-    Arc::new(CheckResult { id, mode, reason, evidence, judged: Instant::now(), at: Timestamp::now() })
+    let (id, mode, discovered) = (check.id.clone(), check.mode, check.question.vouched_by().is_some());
+    Arc::new(CheckResult { id, mode, reason, evidence, discovered, judged: Instant::now(), at: Timestamp::now() })
 }
 
 fn nothing_seen() -> AddressSeen {

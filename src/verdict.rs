@@ -4,9 +4,10 @@
 use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
 
 use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    model::{AddressKind, ClosedRule, Expect, Family, NegativeControl, Reason},
+    model::{AddressKind, ClosedRule, Expect, Family, NegativeControl, Reason, Verdict},
     observation::{
         AddressSeen, ControlReply, ControlRound, DnsSeen, NodeSeen, Round, TcpOutcome, TransportSeen, WitnessSaw,
         WitnessSeen,
@@ -109,6 +110,20 @@ pub fn judge_address(rule: TcpRule, seen: &AddressSeen, around: Around, witness:
         Expect::Open => each.max(),
     }
     .unwrap_or(Reason::Pending)
+}
+
+/// The clocks of two nodes may differ by this much, and an address may be used again this long before the API says so.
+pub const CONFIRMED_AFTER: SignedDuration = SignedDuration::from_secs(10);
+
+/// A failure at an address that discovery found. The pod may have been gone, and the address another's: it counts when discovery
+/// has seen since, at `heartbeat`, that the API still says whose it is. `reason` comes from an address that is still listed.
+pub fn confirm(reason: Reason, observed: Timestamp, heartbeat: Timestamp) -> Reason {
+    match reason.verdict() {
+        Verdict::Fail if heartbeat < observed.saturating_add(CONFIRMED_AFTER).unwrap_or(Timestamp::MAX) => {
+            Reason::UnconfirmedAddress
+        }
+        _ => reason,
+    }
 }
 
 /// A check: its worst address. A check without any address was not resolved.

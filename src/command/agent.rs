@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     cli::AgentArgs,
-    config::{Config, SeriesConfig, WitnessWho},
+    config::{Config, Heartbeat, SeriesConfig, WitnessWho},
     export::{
         Run,
         http::{self, ReloadRequest, Site},
@@ -139,7 +139,7 @@ impl Agent<'_> {
         let mut sweeping = self.start(loaded, node, None);
         self.metrics.reloaded(true);
         let stop = CancellationToken::new();
-        let mut server = tokio::spawn(http::serve(listener, site, stop.clone()));
+        let mut server = tokio::spawn(http::serve(listener, http::router(site), stop.clone()));
         let mut watch = tokio::time::interval(WATCH);
         watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tried = Tried { digest: sweeping.loaded.config.hash.clone(), problem: None };
@@ -155,10 +155,14 @@ impl Agent<'_> {
                     let _ = answer.send(self.reload(&mut sweeping, "request", &mut tried).await);
                 }
                 _ = watch.tick() => {
-                    let now = sweeping.loaded.files.digest().unwrap_or_else(|e| e.to_string());
+                    let look = sweeping.loaded.files.look();
+                    let now = look.as_ref().map_or_else(ToString::to_string, |look| look.digest.clone());
                     // A bad configuration is tried again: what mends it may be a file that it only names.
                     if now != tried.digest || tried.problem.is_some() {
                         let _ = self.reload(&mut sweeping, WATCHED, &mut tried).await;
+                    } else if let Ok(look) = look {
+                        // Discovery's word for what is known already: nothing begins anew.
+                        self.vouch(&sweeping.loaded.config, &look.heartbeats);
                     }
                 }
                 () = changed(&mut sweeping.node) => self.follow(&mut sweeping),
@@ -222,7 +226,14 @@ impl Agent<'_> {
         self.told.store(Arc::default());
         let mut sweeping = Sweeping { loaded, schedule, node };
         self.follow(&mut sweeping);
+        self.vouch(&sweeping.loaded.config, &sweeping.loaded.config.heartbeats);
         sweeping
+    }
+
+    /// Takes discovery's word for the target files.
+    fn vouch(&self, config: &Config, heartbeats: &[Heartbeat]) {
+        let transitions = self.ledger.vouch(heartbeats, Instant::now());
+        log::transitions(&transitions, |id| self.ledger.view(id), config.dns.names_in_log as usize);
     }
 
     /// Sweeps from who is there now.
@@ -250,7 +261,7 @@ impl Agent<'_> {
     /// Reads the configuration again; a bad one leaves the old one running.
     async fn reload(&self, sweeping: &mut Sweeping, why: &str, tried: &mut Tried) -> Result<(), String> {
         let loaded = load_plan(&self.args.config.config_file, &self.args.place);
-        tried.digest = sweeping.loaded.files.digest().unwrap_or_else(|e| e.to_string());
+        tried.digest = sweeping.loaded.files.look().map_or_else(|e| e.to_string(), |look| look.digest);
         let result = match loaded {
             Err(failure) => Err(failure.to_string()),
             Ok(loaded) => {

@@ -154,7 +154,7 @@ async fn serve(
     let stop = CancellationToken::new();
     let mut schedule = Schedule::new(sweeper.clone(), ledger, Arc::new(Counter(metrics)));
     schedule.follow(&sweeper.plan.legs);
-    let server = tokio::spawn(http::serve(listener, site, stop.clone()));
+    let server = tokio::spawn(http::serve(listener, http::router(site), stop.clone()));
     println!("\nThe page: {0}  The metrics: {0}metrics  Ctrl-C ends it.", browse(address));
     tokio::signal::ctrl_c().await.map_err(Failure::system("wait for Ctrl-C"))?;
     stop.cancel();

@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use super::{
     Address, Boundary, Config, LoadError, PaceConfig, PodsConfig, Port, PositiveControl, Problem, SeriesConfig, Target,
     VantageConfig, WitnessConfig, WitnessWho, Zone, document as doc,
+    load::{Listed, More},
     scalars::{Ip, Located, OneOrMany, Position},
 };
 use crate::model::{AddressKind, CheckKind, Expect, Family, Mode, NegativeControl, Transport, VantageMode};
@@ -67,26 +68,33 @@ impl Checker<'_> {
 }
 
 /// Names that become labels: short and plain.
-fn is_word(text: &str) -> bool {
+pub fn is_word(text: &str) -> bool {
     (1..=63).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 /// A Kubernetes namespace's or Service's name (RFC 1123 label).
-fn is_label(text: &str) -> bool {
+pub fn is_label(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !text.starts_with('-')
         && !text.ends_with('-')
 }
 
+/// A DNS name that may stand where an address does.
+pub fn is_dns_name(text: &str) -> bool {
+    let plain = text.len() <= 253 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    plain && matches!(address(text), Some(Address::Name(_)))
+}
+
 pub fn check<'a>(
     main: &'a Path,
     document: doc::Document,
-    targets: impl Iterator<Item = (&'a Path, Result<Located<doc::Target>, Problem>)>,
+    more: &[More<'a>],
+    targets: impl Iterator<Item = Listed<'a>>,
     hash: String,
 ) -> Result<Config, LoadError> {
     let mut c = Checker { main, problems: Vec::new() };
-    let zones = zones(&mut c, &document.zones);
+    let zones = zones(&mut c, &document.zones, more);
     let targets = check_targets(&mut c, &zones, targets);
     let dns = dns::check(&mut c, &document.dns);
     let witnesses = witnesses(&mut c, &zones, &document.witnesses);
@@ -96,7 +104,10 @@ pub fn check<'a>(
         let message = "controls.positive is empty, expected at least one: without it nothing can ever pass";
         c.problem(document.controls.positive.at, message);
     }
-    let negative = document.controls.negative.iter().filter_map(|n| negative(&mut c, n)).collect();
+    let own = document.controls.negative.iter().map(|n| (main, n.at, &n.value));
+    let found = more.iter().filter_map(|more| Some((more.file, more.negative.as_ref()?)));
+    let found = found.flat_map(|(file, list)| list.value.iter().map(move |control| (file, list.at, control)));
+    let negative = own.chain(found).filter_map(|(file, at, control)| negative(&mut c, file, at, control)).collect();
     let vantage = vantage(&mut c, document.vantage);
     let co_resident = boundaries.iter().any(|b| b.co_residency.is_some());
     let pods = match document.pods {
@@ -116,6 +127,7 @@ pub fn check<'a>(
             zones,
             boundaries,
             targets,
+            heartbeats: Arc::default(),
             vantage,
             pods,
             witnesses,
@@ -129,9 +141,13 @@ pub fn check<'a>(
     }
 }
 
-fn zones(c: &mut Checker<'_>, zones: &BTreeMap<String, Located<doc::Zone>>) -> BTreeMap<Arc<str>, Zone> {
+fn zones(
+    c: &mut Checker<'_>,
+    zones: &BTreeMap<String, Located<doc::Zone>>,
+    more: &[More<'_>],
+) -> BTreeMap<Arc<str>, Zone> {
     let mut owner: HashMap<&str, &str> = HashMap::new();
-    let mut checked = BTreeMap::new();
+    let mut checked: BTreeMap<Arc<str>, Zone> = BTreeMap::new();
     for (name, zone) in zones {
         if !is_word(name) {
             c.problem(zone.at, format!("zone `{name}`: expected up to 63 letters, digits, `-`, `_` or `.`"));
@@ -156,6 +172,32 @@ fn zones(c: &mut Checker<'_>, zones: &BTreeMap<String, Located<doc::Zone>>) -> B
         }
         let namespaces = zone.value.namespaces.iter().map(|n| n.value.as_str().into()).collect();
         checked.insert(name.as_str().into(), Zone { namespaces, pod_labels: labels(&zone.value.pod_labels) });
+    }
+    for (file, found) in more.iter().filter_map(|more| Some((more.file, more.zones.as_ref()?))) {
+        for (name, namespaces) in &found.value {
+            let Some(zone) = checked.get_mut(name.as_str()) else { continue };
+            for namespace in namespaces {
+                if !is_label(namespace) {
+                    c.problem_in(
+                        file,
+                        found.at,
+                        format!("zones: found `{namespace}`, expected a Kubernetes namespace"),
+                    );
+                }
+                match owner.entry(namespace) {
+                    // Each file tells of the namespaces that it needs.
+                    Entry::Occupied(other) if *other.get() == name => {}
+                    Entry::Occupied(other) => {
+                        let message = format!("zones: namespace `{namespace}` is in zone `{}` already", other.get());
+                        c.problem_in(file, found.at, message);
+                    }
+                    Entry::Vacant(free) => {
+                        free.insert(name);
+                        zone.namespaces.push(namespace.as_str().into());
+                    }
+                }
+            }
+        }
     }
     checked
 }
@@ -276,7 +318,7 @@ fn boundaries(
 fn check_targets<'a>(
     c: &mut Checker<'_>,
     zones: &BTreeMap<Arc<str>, Zone>,
-    targets: impl Iterator<Item = (&'a Path, Result<Located<doc::Target>, Problem>)>,
+    targets: impl Iterator<Item = Listed<'a>>,
 ) -> Vec<Target> {
     // Words repeat in thousands of targets: each is kept once.
     let mut words: BTreeSet<Arc<str>> =
@@ -291,7 +333,7 @@ fn check_targets<'a>(
     let mut identities = HashMap::new();
     let mut addresses = 0;
     let mut checked = Vec::new();
-    for (file, target) in targets {
+    for Listed { file, vouched_by, target } in targets {
         if c.problems.len() >= MOST_PROBLEMS {
             break;
         }
@@ -408,6 +450,7 @@ fn check_targets<'a>(
                 external,
                 address,
                 ports,
+                vouched_by,
             });
         }
     }
@@ -522,28 +565,26 @@ fn positive(c: &mut Checker<'_>, control: &Located<doc::Positive>) -> Option<(Tr
     address.map(|address| (transport, PositiveControl::Address(address)))
 }
 
-fn negative(c: &mut Checker<'_>, control: &Located<doc::Negative>) -> Option<NegativeControl> {
-    let address = control.value.tcp.0;
-    if control.value.ports.is_empty() || control.value.ports.contains(&0) {
-        let message = format!("ports: found {:?}, expected at least one port from 1 to 65535", control.value.ports);
-        c.problem(control.at, message);
+fn negative(c: &mut Checker<'_>, file: &Path, at: Position, control: &doc::Negative) -> Option<NegativeControl> {
+    let address = control.tcp.0;
+    if control.ports.is_empty() || control.ports.contains(&0) {
+        let message = format!("ports: found {:?}, expected at least one port from 1 to 65535", control.ports);
+        c.problem_in(file, at, message);
     }
-    let range = match &control.value.range {
+    let range = match &control.range {
         None if address.is_ipv4() => "0.0.0.0/0".parse(),
         None => "::/0".parse(),
         Some(text) => text.parse::<IpNet>(),
     };
     match range {
-        Ok(range) if range.contains(&address) => {
-            Some(NegativeControl { address, ports: control.value.ports.clone(), range })
-        }
+        Ok(range) if range.contains(&address) => Some(NegativeControl { address, ports: control.ports.clone(), range }),
         Ok(range) => {
-            c.problem(control.at, format!("range {range} does not contain the control's own address {address}"));
+            c.problem_in(file, at, format!("range {range} does not contain the control's own address {address}"));
             None
         }
         Err(_) => {
-            let found = control.value.range.as_deref().unwrap_or_default();
-            c.problem(control.at, format!("range: found `{found}`, expected a CIDR such as 10.96.0.0/12"));
+            let found = control.range.as_deref().unwrap_or_default();
+            c.problem_in(file, at, format!("range: found `{found}`, expected a CIDR such as 10.96.0.0/12"));
             None
         }
     }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::scalars::{Ip, Located, OffOr, OneOrMany, PortEntry, Span, list};
 use crate::model::ClosedRule;
@@ -219,20 +220,42 @@ pub enum KindWord {
     Virtual,
 }
 
-/// A file with further targets.
+/// A file with further targets, and what else discovery found.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TargetFile {
+    /// When discovery last saw that the API still says so; absent in files that are written by hand.
+    pub heartbeat: Option<Located<String>>,
+    /// Namespaces that belong to zones beside those of the configuration.
+    pub zones: Option<Located<MoreNamespaces>>,
+    /// Negative controls beside those of the configuration.
+    pub negative: Option<Located<Vec<Negative>>>,
+    /// Nodes that run an agent.
+    #[serde(default)]
+    #[allow(dead_code, reason = "accepted: who shares the targets does not change them")]
+    pub nodes: Vec<String>,
     #[serde(deserialize_with = "list")]
     pub targets: Vec<Located<Target>>,
 }
+
+/// Namespaces by zone.
+pub type MoreNamespaces = BTreeMap<String, Vec<String>>;
 
 /// The same in JSON, read without the YAML parser: fifteen times as fast, for large inventories.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JsonTargetFile<'a> {
     #[serde(borrow)]
-    pub targets: Vec<&'a serde_json::value::RawValue>,
+    pub heartbeat: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub zones: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub negative: Option<&'a RawValue>,
+    #[serde(default)]
+    #[allow(dead_code, reason = "as above")]
+    pub nodes: Vec<String>,
+    #[serde(borrow)]
+    pub targets: Vec<&'a RawValue>,
 }
 
 /// The agent's own place in the network.

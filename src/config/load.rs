@@ -1,18 +1,24 @@
 //! Reading: files to documents, with limits, and every error at its place.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     fs::File,
     io::{self, Read},
+    ops::Range,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use serde_saphyr::{budget, options};
 use sha2::{Digest, Sha256};
 
 use super::{
     Config, cross_checks,
-    document::{Document, JsonTargetFile, Target, TargetFile},
+    document::{Document, JsonTargetFile, MoreNamespaces, Negative, Target, TargetFile},
     scalars::{Located, Position},
 };
 use crate::model::plain;
@@ -42,7 +48,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(file: &Path, at: Position, message: impl Into<String>) -> Self {
+    /// A problem at a place of a file.
+    pub fn new(file: &Path, at: Position, message: impl Into<String>) -> Self {
         Self { file: file.to_owned(), line: at.line, column: at.column, message: message.into() }
     }
 }
@@ -81,15 +88,42 @@ pub struct Files {
     patterns: Vec<String>,
 }
 
+/// Discovery's word for a target file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The file, relative to the configuration's directory.
+    pub file: Arc<str>,
+    /// The API still said so then.
+    pub at: Timestamp,
+}
+
+/// The files as they are now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// SHA-256 over names and contents of all files, in hex, without their heartbeats.
+    pub digest: String,
+    /// The heartbeats, in the order of the files.
+    pub heartbeats: Vec<Heartbeat>,
+}
+
 impl Files {
-    /// SHA-256 over names and contents of all files as they are now, in hex.
+    /// Looks at all files.
     ///
     /// # Errors
     /// A file that cannot be read or is too large.
-    pub fn digest(&self) -> Result<String, LoadError> {
-        let main = read(&self.main, MOST_CONFIG_BYTES)?;
+    pub fn look(&self) -> Result<Look, LoadError> {
+        let main = read_text(&self.main, MOST_CONFIG_BYTES)?;
         let targets = self.read_targets()?;
-        Ok(digest(&main, &targets))
+        let beating = targets.iter().filter_map(|(path, text)| {
+            let (_, at) = heartbeat_in(path, text)?;
+            Some(Heartbeat { file: self.label(path), at })
+        });
+        Ok(Look { digest: digest(&main, &targets), heartbeats: beating.collect() })
+    }
+
+    fn label(&self, path: &Path) -> Arc<str> {
+        let directory = self.main.parent().unwrap_or(Path::new(""));
+        path.strip_prefix(directory).unwrap_or(path).to_string_lossy().into()
     }
 
     fn read_targets(&self) -> Result<Vec<(PathBuf, String)>, Problem> {
@@ -108,7 +142,7 @@ impl Files {
         paths
             .into_iter()
             .map(|path| {
-                let text = read(&path, MOST_TARGET_BYTES)?;
+                let text = read_text(&path, MOST_TARGET_BYTES)?;
                 Ok((path, text))
             })
             .collect()
@@ -121,9 +155,34 @@ fn digest(main: &str, targets: &[(PathBuf, String)]) -> String {
     for (path, text) in targets {
         hash.update(path.as_os_str().as_encoded_bytes());
         hash.update([0]);
-        hash.update(text.as_bytes());
+        let beat = heartbeat_in(path, text).map_or(0..0, |(place, _)| place);
+        hash.update(&text.as_bytes()[..beat.start]);
+        hash.update(&text.as_bytes()[beat.end..]);
     }
     hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A file's heartbeat and the place of its value, where it is found without a parser: as the first member of a JSON file, or on a
+/// line of its own in YAML. So it may change every minute, and neither is the file parsed nor the configuration loaded again.
+fn heartbeat_in(path: &Path, text: &str) -> Option<(Range<usize>, Timestamp)> {
+    let value = if is_json(path) {
+        let after = |text: &'_ str, what: &str| Some(text.trim_start().strip_prefix(what)?.len());
+        let from_end = |left: usize| &text[text.len() - left..];
+        let mut left = text.len();
+        for what in ["{", "\"heartbeat\"", ":", "\""] {
+            left = after(from_end(left), what)?;
+        }
+        from_end(left).split('"').next()?
+    } else {
+        let line = text.split('\n').find_map(|line| line.strip_prefix("heartbeat:"))?;
+        line.trim().trim_matches(['"', '\''])
+    };
+    let start = value.as_ptr() as usize - text.as_ptr() as usize;
+    Some((start..start + value.len(), value.parse().ok()?))
+}
+
+fn is_json(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"))
 }
 
 /// Reads a configuration and all its target files.
@@ -131,8 +190,8 @@ fn digest(main: &str, targets: &[(PathBuf, String)]) -> String {
 /// # Errors
 /// Everything that is wrong with them; nothing is applied by halves.
 pub fn load(path: &Path) -> Result<(Config, Files), LoadError> {
-    let text = read(path, MOST_CONFIG_BYTES)?;
-    let document = document(path, &text)?;
+    let text = read_text(path, MOST_CONFIG_BYTES)?;
+    let document: Document = parse_yaml(path, &text)?;
     let directory = path.parent().unwrap_or(Path::new(""));
     let patterns = document.target_files.iter().map(|p| directory.join(&p.value).to_string_lossy().into_owned());
     let files = Files { main: path.to_owned(), patterns: patterns.collect() };
@@ -142,7 +201,7 @@ pub fn load(path: &Path) -> Result<(Config, Files), LoadError> {
             return Err(Problem::new(path, at.at, format!("target file `{}` does not exist", at.value)).into());
         }
     }
-    let config = finish(path, &text, document, &targets)?;
+    let config = finish(path, &text, document, &targets, |path| files.label(path))?;
     Ok((config, files))
 }
 
@@ -151,25 +210,74 @@ pub fn load(path: &Path) -> Result<(Config, Files), LoadError> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(name: &Path, text: &str) -> Result<Config, LoadError> {
-    let document = document(name, text)?;
+    let document: Document = parse_yaml(name, text)?;
     if let Some(file) = document.target_files.first() {
         return Err(Problem::new(name, file.at, "target_files need a configuration file to be relative to").into());
     }
-    finish(name, text, document, &[])
+    finish(name, text, document, &[], |path| path.to_string_lossy().into())
 }
 
-fn finish(main: &Path, text: &str, mut document: Document, targets: &[(PathBuf, String)]) -> Result<Config, LoadError> {
+fn finish(
+    main: &Path,
+    text: &str,
+    mut document: Document,
+    targets: &[(PathBuf, String)],
+    label: impl Fn(&Path) -> Arc<str>,
+) -> Result<Config, LoadError> {
     let hash = digest(text, targets);
     let own = std::mem::take(&mut document.targets);
-    let mut files = Vec::with_capacity(targets.len());
+    let (mut heartbeats, mut files, mut more) = (Vec::new(), Vec::with_capacity(targets.len()), Vec::new());
     for (path, text) in targets {
-        files.push((path.as_path(), target_file(path, text)?));
+        let file = target_file(path, text)?;
+        let mut vouched_by = None;
+        if let Some(Located { value, at }) = file.heartbeat {
+            let at = value.parse().map_err(|_| {
+                Problem::new(
+                    path,
+                    at,
+                    format!("heartbeat: found `{value}`, expected a time such as 2026-11-26T03:34:19Z"),
+                )
+            })?;
+            vouched_by = u16::try_from(heartbeats.len()).ok();
+            heartbeats.push(Heartbeat { file: label(path), at });
+        }
+        // One discovery serves agents of several configurations, and each takes what its own zones need.
+        let of_file = file.zones.iter().flat_map(|zones| zones.value.keys());
+        let foreign: BTreeSet<String> = of_file.filter(|zone| !document.zones.contains_key(*zone)).cloned().collect();
+        more.push(More { file: path, zones: file.zones, negative: file.negative });
+        files.push((path.as_path(), vouched_by, foreign, file.targets));
     }
-    let files = files.into_iter().flat_map(|(path, targets)| targets.map(move |target| (path, target)));
-    cross_checks::check(main, document, own.into_iter().map(|t| (main, Ok(t))).chain(files), hash)
+    let files = files.into_iter().flat_map(|(path, vouched_by, foreign, targets)| {
+        let is_ours = move |target: &Result<Located<Target>, _>| {
+            target.as_ref().map_or(true, |target| !foreign.contains(&target.value.zone))
+        };
+        targets.filter(is_ours).map(move |target| Listed { file: path, vouched_by, target })
+    });
+    let own = own.into_iter().map(|t| Listed { file: main, vouched_by: None, target: Ok(t) });
+    let mut config = cross_checks::check(main, document, &more, own.chain(files), hash)?;
+    config.heartbeats = heartbeats.into();
+    Ok(config)
 }
 
-fn read(path: &Path, most: u32) -> Result<String, Problem> {
+/// What a target file has beside its targets.
+pub struct More<'a> {
+    pub file: &'a Path,
+    pub zones: Option<Located<MoreNamespaces>>,
+    pub negative: Option<Located<Vec<Negative>>>,
+}
+
+/// A target and where it is listed.
+pub struct Listed<'a> {
+    pub file: &'a Path,
+    pub vouched_by: Option<u16>,
+    pub target: Result<Located<Target>, Problem>,
+}
+
+/// Reads a file of `most` bytes at most.
+///
+/// # Errors
+/// It cannot be read, is larger, or is not UTF-8.
+pub fn read_text(path: &Path, most: u32) -> Result<String, Problem> {
     let whole = |message: String| Problem::new(path, Position::default(), message);
     let cannot = |e: io::Error| whole(format!("cannot read: {e}"));
     let mut bytes = Vec::new();
@@ -185,21 +293,30 @@ fn read(path: &Path, most: u32) -> Result<String, Problem> {
     })
 }
 
-fn document(path: &Path, text: &str) -> Result<Document, Problem> {
-    yaml(path, text)
-}
-
 /// The targets of one file, each read when it is asked for where the format allows it.
 type Targets<'a> = Box<dyn Iterator<Item = Result<Located<Target>, Problem>> + 'a>;
 
-fn target_file<'a>(path: &'a Path, text: &'a str) -> Result<Targets<'a>, Problem> {
-    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
-        return json_targets(path, text);
-    }
-    Ok(Box::new(yaml::<TargetFile>(path, text)?.targets.into_iter().map(Ok)))
+/// A target file.
+struct Parsed<'a> {
+    heartbeat: Option<Located<String>>,
+    zones: Option<Located<MoreNamespaces>>,
+    negative: Option<Located<Vec<Negative>>>,
+    targets: Targets<'a>,
 }
 
-fn yaml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, Problem> {
+fn target_file<'a>(path: &'a Path, text: &'a str) -> Result<Parsed<'a>, Problem> {
+    if is_json(path) {
+        return json_target_file(path, text);
+    }
+    let TargetFile { heartbeat, zones, negative, nodes: _, targets } = parse_yaml(path, text)?;
+    Ok(Parsed { heartbeat, zones, negative, targets: Box::new(targets.into_iter().map(Ok)) })
+}
+
+/// Reads YAML, with bounds on its depth and size; `path` stands for the file in errors.
+///
+/// # Errors
+/// What is wrong with it, in our words and at its place.
+pub fn parse_yaml<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, Problem> {
     // Enough for a file of the largest size, and an end to nesting and aliases.
     let options = options! {
         budget: budget! {
@@ -261,30 +378,54 @@ fn with_found(message: &str, text: &str, at: Position) -> String {
     }
 }
 
-fn json_targets<'a>(path: &'a Path, text: &'a str) -> Result<Targets<'a>, Problem> {
-    let problem = |e: &serde_json::Error, base: Position| {
-        let line = base.line + e.line() as u64 - 1;
-        let column = if e.line() == 1 { base.column + (e.column() as u64).max(1) - 1 } else { e.column() as u64 };
-        let message = e.to_string();
-        let message = message.split(" at line ").next().unwrap_or_default();
-        Problem::new(path, Position { line, column }, message)
-    };
-    let start = Position { line: 1, column: 1 };
-    let file: JsonTargetFile<'_> = serde_json::from_str(text).map_err(|e| problem(&e, start))?;
-    let (mut at, mut seen) = (start, 0);
-    // One at a time: as a list they would take several times the memory of what is kept of them.
-    Ok(Box::new(file.targets.into_iter().map(move |raw| {
+const START: Position = Position { line: 1, column: 1 };
+
+/// Walks through a JSON text and tells the places of its values.
+struct Places<'a> {
+    path: &'a Path,
+    text: &'a str,
+    at: Position,
+    seen: usize,
+}
+
+impl<'a> Places<'a> {
+    const fn new(path: &'a Path, text: &'a str) -> Self {
+        Self { path, text, at: START, seen: 0 }
+    }
+
+    /// Reads a value that stands behind all that were read before.
+    fn read<T: DeserializeOwned>(&mut self, raw: &RawValue) -> Result<Located<T>, Problem> {
         // The raw value borrows from the text, so the difference of their addresses is its offset.
-        let offset = raw.get().as_ptr() as usize - text.as_ptr() as usize;
-        for byte in &text.as_bytes()[seen..offset] {
+        let offset = raw.get().as_ptr() as usize - self.text.as_ptr() as usize;
+        for byte in &self.text.as_bytes()[self.seen..offset] {
             if *byte == b'\n' {
-                at = Position { line: at.line + 1, column: 1 };
+                self.at = Position { line: self.at.line + 1, column: 1 };
             } else {
-                at.column += 1;
+                self.at.column += 1;
             }
         }
-        seen = offset;
-        let value = serde_json::from_str(raw.get()).map_err(|e| problem(&e, at))?;
-        Ok(Located { value, at })
-    })))
+        self.seen = offset;
+        let value = serde_json::from_str(raw.get()).map_err(|e| json_problem(self.path, &e, self.at))?;
+        Ok(Located { value, at: self.at })
+    }
+}
+
+fn json_problem(path: &Path, e: &serde_json::Error, base: Position) -> Problem {
+    let line = base.line + e.line() as u64 - 1;
+    let column = if e.line() == 1 { base.column + (e.column() as u64).max(1) - 1 } else { e.column() as u64 };
+    let message = e.to_string();
+    let message = message.split(" at line ").next().unwrap_or_default();
+    Problem::new(path, Position { line, column }, message)
+}
+
+fn json_target_file<'a>(path: &'a Path, text: &'a str) -> Result<Parsed<'a>, Problem> {
+    let file: JsonTargetFile<'_> = serde_json::from_str(text).map_err(|e| json_problem(path, &e, START))?;
+    // The few values around the targets may stand in any order.
+    let heartbeat = file.heartbeat.map(|raw| Places::new(path, text).read(raw)).transpose()?;
+    let zones = file.zones.map(|raw| Places::new(path, text).read(raw)).transpose()?;
+    let negative = file.negative.map(|raw| Places::new(path, text).read(raw)).transpose()?;
+    let mut places = Places::new(path, text);
+    // One at a time: as a list they would take several times the memory of what is kept of them.
+    let targets = Box::new(file.targets.into_iter().map(move |raw| places.read(raw)));
+    Ok(Parsed { heartbeat, zones, negative, targets })
 }

@@ -13,14 +13,18 @@ use crate::model::Transport;
 /// Where a value stands in its file; both 1-based, 0 where unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
+    /// Line.
     pub line: u64,
+    /// Column.
     pub column: u64,
 }
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
 pub struct Located<T> {
+    /// The value.
     pub value: T,
+    /// Its place.
     pub at: Position,
 }
 

@@ -852,7 +852,10 @@ fn errors_in_json_target_files_are_at_their_place() {
             "t.json:2:3: found neither, expected exactly one of `service` and `name`",
         ),
         ("{\"targets\": [\n  {\"zone\": }\n]}", "t.json:2:12: expected value"),
-        ("{\"target\": []}", "t.json:1:9: unknown field `target`, expected `targets`"),
+        (
+            "{\"target\": []}",
+            "t.json:1:9: unknown field `target`, expected one of `heartbeat`, `zones`, `negative`, `nodes`, `targets`",
+        ),
         ("", "t.json:1:1: EOF while parsing a value"),
     ] {
         directory.write("t.json", json);
@@ -899,10 +902,10 @@ fn the_digest_tells_contents_and_names_apart() {
     let main = directory.write("f.yaml", &format!("{MINIMAL}target_files: ['t-*.yaml']\n"));
     let target = directory.write("t-a.yaml", "targets: []\n");
     let (config, files) = load(&main).unwrap();
-    assert_eq!(files.digest().unwrap(), config.hash);
+    assert_eq!(files.look().unwrap().digest, config.hash);
     let mut seen = vec![config.hash];
     let mut changed = |what: &str| {
-        let digest = files.digest().unwrap();
+        let digest = files.look().unwrap().digest;
         assert!(!seen.contains(&digest), "{what}");
         seen.push(digest);
     };
@@ -915,9 +918,112 @@ fn the_digest_tells_contents_and_names_apart() {
     directory.write("f.yaml", &format!("{MINIMAL}target_files: ['t-*.yaml'] \n"));
     changed("the configuration's own contents");
     // The same contents again give the same digest, whatever the file's age.
-    let before = files.digest().unwrap();
+    let before = files.look().unwrap().digest;
     directory.write("t-c.yaml", "targets: []\n");
-    assert_eq!(files.digest().unwrap(), before);
+    assert_eq!(files.look().unwrap().digest, before);
+}
+
+/// What discovery writes, in both formats: `(file, its text with a heartbeat in place of `{at}`)`.
+const DISCOVERED: [(&str, &str); 2] = [
+    (
+        "t-0.json",
+        "{\"heartbeat\": \"{at}\",\n\"nodes\":[\"n1\"],\n\"zones\":{\"high\":[\"vault\"]},\n\
+         \"negative\":[{\"tcp\":\"10.96.1.1\",\"ports\":[443]}],\n\
+         \"targets\":[\n{\"zone\":\"high\",\"namespace\":\"vault\",\"service\":\"v\",\"endpoints\":[\"10.0.0.1\"],\"ports\":[443]}]}",
+    ),
+    (
+        "t-0.yaml",
+        "heartbeat: {at}\nnodes: [n1]\nzones: {high: [vault]}\nnegative: [{tcp: 10.96.1.1, ports: [443]}]\n\
+         targets: [{zone: high, namespace: vault, service: v, endpoints: [10.0.0.1], ports: [443]}]\n",
+    ),
+];
+
+#[test]
+fn what_discovery_writes_is_merged_and_its_heartbeat_is_no_change() {
+    for (name, text) in DISCOVERED {
+        let directory = Directory::new("discovered");
+        let main = directory.write("f.yaml", &format!("{MINIMAL}target_files: ['t-*']\n"));
+        let beat = |at: &str| directory.write(name, &text.replace("{at}", at));
+        beat("2026-11-26T03:34:19Z");
+        let (config, files) = load(&main).unwrap();
+        let heartbeat = |at: &str| Heartbeat { file: name.into(), at: at.parse().unwrap() };
+        assert_eq!(*config.heartbeats, [heartbeat("2026-11-26T03:34:19Z")]);
+        assert_eq!(config.targets[0].vouched_by, Some(0), "{name}");
+        assert!(config.zones["high"].namespaces.iter().any(|n| **n == *"vault"));
+        assert_eq!(config.negative[0].address, "10.96.1.1".parse::<IpAddr>().unwrap());
+        let look = files.look().unwrap();
+        assert_eq!((look.digest, look.heartbeats), (config.hash.clone(), config.heartbeats.to_vec()));
+
+        beat("2026-11-26T03:35:19Z");
+        let look = files.look().unwrap();
+        assert_eq!((look.digest, look.heartbeats), (config.hash.clone(), vec![heartbeat("2026-11-26T03:35:19Z")]));
+        // Everything else is a change, a heartbeat that cannot be read too.
+        for (what, by) in
+            [("10.0.0.1", "10.0.0.2"), ("n1", "n2"), ("vault", "vaults"), ("1.1", "1.2"), ("{at}", "soon")]
+        {
+            directory.write(name, &text.replace(what, by).replace("{at}", "2026-11-26T03:36:19Z"));
+            assert!(files.look().unwrap().digest != config.hash, "{name}: {what}");
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_in_what_discovery_writes_is_told_at_its_place() {
+    for (name, text) in DISCOVERED {
+        let directory = Directory::new("discovered-wrong");
+        directory.write("f.yaml", &format!("{MINIMAL}target_files: ['t-*']\n"));
+        let json = name.ends_with("json");
+        for (what, by, at, said) in [
+            ("{at}", "soon", ["1:15", "1:12"], "heartbeat: found `soon`, expected a time such as 2026-11-26T03:34:19Z"),
+            (
+                "high\":[\"vault",
+                "low\":[\"payments",
+                ["3:9", ""],
+                "zones: namespace `payments` is in zone `high` already",
+            ),
+            ("high: [vault", "high: [Vault", ["", "3:8"], "zones: found `Vault`, expected a Kubernetes namespace"),
+            (
+                "ports\":[443]}],",
+                "ports\":[0]}],",
+                ["4:12", ""],
+                "ports: found [0], expected at least one port from 1 to 65535",
+            ),
+            (
+                "ports: [443]}]\nt",
+                "ports: []}]\nt",
+                ["", "4:11"],
+                "ports: found [], expected at least one port from 1 to 65535",
+            ),
+        ] {
+            let at = at[usize::from(!json)];
+            if !at.is_empty() {
+                directory.write(name, &text.replace(what, by).replace("{at}", "2026-11-26T03:34:19Z"));
+                let told = directory.told("f.yaml");
+                assert_eq!(told.lines().next(), Some(&*format!("{name}:{at}: {said}")), "{name}: {what}");
+            }
+        }
+        // One namespace may stand in several files, in one zone.
+        directory.write(name, &text.replace("{at}", "2026-11-26T03:34:19Z"));
+        let other = if json {
+            "{\"zones\":{\"high\":[\"vault\"]},\"targets\":[]}"
+        } else {
+            "zones: {high: [vault]}\ntargets: []\n"
+        };
+        let other_name = name.replace('0', "1");
+        directory.write(&other_name, other);
+        assert_eq!(directory.told("f.yaml"), "good");
+        // What is of a zone that only others have is theirs.
+        let (mine, theirs) = if json { ("\"high\"", "\"infra\"") } else { ("high", "infra") };
+        directory.write(name, &text.replace(mine, theirs).replace("{at}", "2026-11-26T03:34:19Z"));
+        assert!(load(&directory.0.join("f.yaml")).unwrap().0.targets.is_empty());
+        let odd = text.replace(mine, theirs).replacen(theirs, mine, 1).replace("{at}", "2026-11-26T03:34:19Z");
+        directory.write(name, &odd);
+        assert!(directory.told("f.yaml").contains("zone: no zone `infra`, expected one of `high`, `low`"));
+        // Files without a heartbeat are as they were.
+        fs::remove_file(directory.0.join(name)).unwrap();
+        let (config, _) = load(&directory.0.join("f.yaml")).unwrap();
+        assert!(config.heartbeats.is_empty());
+    }
 }
 
 // --- Whatever the text is ---

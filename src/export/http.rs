@@ -80,9 +80,8 @@ pub fn bind(address: &str) -> io::Result<std::net::TcpListener> {
 ///
 /// # Errors
 /// The listener cannot be used.
-pub async fn serve(listener: std::net::TcpListener, site: Site, stop: CancellationToken) -> io::Result<()> {
+pub async fn serve(listener: std::net::TcpListener, app: Router, stop: CancellationToken) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let app = router(site);
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
@@ -121,11 +120,34 @@ fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-fn router(site: Site) -> Router {
+/// A site of metrics and health, and nothing that shows or steers: `metrics` gives the page, and `ready` says why it is not.
+pub fn bare_site(
+    path: &str,
+    metrics: impl Fn() -> String + Clone + Send + Sync + 'static,
+    ready: impl Fn() -> Result<(), &'static str> + Clone + Send + Sync + 'static,
+) -> Router {
+    let page = path.to_owned();
+    let answer = move || match ready() {
+        Ok(()) => (StatusCode::OK, "segprobe is ready.\n".to_owned()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    };
+    Router::new()
+        .route("/", get(move || async move { Html(page::plain(&page)) }))
+        .route(path, get(move || async move { ([(header::CONTENT_TYPE, Exposition::CONTENT_TYPE)], metrics()) }))
+        .route("/-/healthy", get(healthy))
+        .route("/-/ready", get(move || async move { answer() }))
+}
+
+async fn healthy() -> &'static str {
+    "segprobe is healthy.\n"
+}
+
+/// The agent's site.
+pub fn router(site: Site) -> Router {
     Router::new()
         .route("/", get(landing))
         .route(&site.telemetry_path.clone(), get(metrics))
-        .route("/-/healthy", get(|| async { "segprobe is healthy.\n" }))
+        .route("/-/healthy", get(healthy))
         .route("/-/ready", get(|| async { "segprobe is ready.\n" }))
         .route("/api/v1/checks", get(checks))
         .route("/-/reload", post(reload))

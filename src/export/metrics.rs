@@ -190,6 +190,7 @@ fn results(page: &mut Exposition, snapshot: &Snapshot, series: SeriesConfig, now
         snapshot.checks.iter().filter(|c| c.mode == Mode::Judge).map(|c| (c, c.reason_at(now))).collect();
     boundaries(page, snapshot);
     node(page, snapshot);
+    heartbeats(page, snapshot);
     totals(page, snapshot, &judged);
     verdicts(page, snapshot, series, &judged);
     findings(page, snapshot);
@@ -237,6 +238,14 @@ fn node(page: &mut Exposition, snapshot: &Snapshot) {
     }
     page.family("segprobe_runtime_up", "gauge", "Whether the container runtime told its pods when it was last asked.");
     page.sample("segprobe_runtime_up", &[], u8::from(node.runtime_answers));
+}
+
+fn heartbeats(page: &mut Exposition, snapshot: &Snapshot) {
+    let name = "segprobe_targets_heartbeat_timestamp_seconds";
+    page.family(name, "gauge", "When discovery last vouched for a target file.");
+    for (file, at) in &snapshot.heartbeats {
+        page.sample(name, &[("file", file)], at.as_second());
+    }
 }
 
 fn totals(page: &mut Exposition, snapshot: &Snapshot, judged: &[(&CheckView, Reason)]) {

@@ -44,7 +44,7 @@ fn id(boundary: &str, kind: CheckKind, namespace: &str, target: &str, via: Optio
 
 fn view(id: Arc<CheckId>, mode: Mode, reason: Reason, evidence: Evidence) -> CheckView {
     let (judged, at) = (Instant::now(), Timestamp::UNIX_EPOCH);
-    let result = CheckResult { id: id.clone(), mode, reason, evidence, judged, at };
+    let result = CheckResult { id: id.clone(), mode, reason, evidence, discovered: false, judged, at };
     CheckView { id, mode, result: Some(Arc::new(result)), round: Duration::from_secs(30), findings: [].into() }
 }
 
@@ -361,6 +361,7 @@ fn finding(ledger: &mut crate::ledger::Ledger, view: &CheckView) -> Arc<[crate::
         kind: AddressKind::Endpoint,
         addresses: [crate::config::Address::Ip(POD_ADDRESS.parse().unwrap())].into(),
         port: 5432,
+        vouched_by: None,
     };
     let config = crate::config::parse(
         std::path::Path::new("f"),

@@ -58,7 +58,13 @@ fn tcp(id: &Arc<CheckId>, kind: AddressKind, addresses: impl IntoIterator<Item =
     Check {
         id: id.clone(),
         mode: Mode::Judge,
-        question: Question::Reach { transport: crate::model::Transport::Tcp, kind, addresses, port: PORT },
+        question: Question::Reach {
+            transport: crate::model::Transport::Tcp,
+            kind,
+            addresses,
+            port: PORT,
+            vouched_by: None,
+        },
     }
 }
 
@@ -92,7 +98,8 @@ fn plan_from(boundaries: Vec<(Boundary, Vec<Check>)>, speakers: &Speakers) -> Pl
         })
     };
     let legs: Vec<Arc<Leg>> = boundaries.into_iter().map(leg).collect();
-    Plan { boundaries: legs.iter().map(|leg| leg.boundary.clone()).collect(), legs, not_tested: Vec::new() }
+    let boundaries = legs.iter().map(|leg| leg.boundary.clone()).collect();
+    Plan { boundaries, legs, not_tested: Vec::new(), vouching: Arc::default() }
 }
 
 /// One address of a result: who it is, whether the target still lists it, and what was concluded.
@@ -104,12 +111,13 @@ struct Bench {
     legs: RefCell<Vec<Arc<Leg>>>,
     start: Instant,
     now: Instant,
+    discovered: bool,
 }
 
 impl Bench {
     fn new(plan: &Plan) -> Self {
         let start = Instant::now();
-        let bench = Self { ledger: Ledger::default(), legs: RefCell::default(), start, now: start };
+        let bench = Self { ledger: Ledger::default(), legs: RefCell::default(), start, now: start, discovered: false };
         assert_eq!(bench.follow(plan), []);
         bench
     }
@@ -163,7 +171,15 @@ impl Bench {
 
     fn concluded(&self, id: &Arc<CheckId>, mode: Mode, reason: Reason, evidence: Evidence) -> Arc<CheckResult> {
         let at = Timestamp::UNIX_EPOCH + jiff::SignedDuration::try_from(self.now - self.start).unwrap();
-        Arc::new(CheckResult { id: id.clone(), mode, reason, evidence, judged: self.now, at })
+        Arc::new(CheckResult {
+            id: id.clone(),
+            mode,
+            reason,
+            evidence,
+            discovered: self.discovered,
+            judged: self.now,
+            at,
+        })
     }
 
     /// Records results as one sweep, a round after the last.
@@ -1022,4 +1038,121 @@ proptest! {
             prop_assert_eq!(pinned, open);
         }
     }
+}
+
+// --- Addresses that discovery found ---
+
+/// The same where a heartbeat vouches for the addresses `last`.
+fn discovered(id: &Arc<CheckId>, last: &[u8]) -> Plan {
+    let mut check = tcp(id, Endpoint, last.iter().map(|last| Address::Ip(ip(*last))));
+    let Question::Reach { vouched_by, .. } = &mut check.question else { unreachable!() };
+    *vouched_by = Some(0);
+    Plan { vouching: ["targets/0.json".into()].into(), ..plan(vec![(boundary("b", Expect::Blocked), vec![check])]) }
+}
+
+impl Bench {
+    fn of_discovered(last: &[u8]) -> (Self, Arc<CheckId>) {
+        let id = id("b", Expect::Blocked, CheckKind::TcpConnect, "ledger:5432");
+        let bench = Self { discovered: true, ..Self::new(&discovered(&id, last)) };
+        (bench, id)
+    }
+
+    /// Discovery's word of so many seconds after the start arrives.
+    fn vouch(&self, seconds: i64) -> Vec<Transition> {
+        let at = Timestamp::from_second(seconds).unwrap();
+        let other = Heartbeat { file: "targets/1.json".into(), at: Timestamp::MAX };
+        self.ledger.vouch(&[other, Heartbeat { file: "targets/0.json".into(), at }], self.now)
+    }
+
+    fn count(&self) -> FindingCount {
+        self.ledger.snapshot().findings[&("b".into(), CheckKind::TcpConnect)]
+    }
+}
+
+#[test]
+fn a_failure_at_a_discovered_address_waits_for_a_newer_word() {
+    for (reason, waits) in [(Reached, true), (Reason::HostAnswered, true), (Blocked, false), (Captured, false)] {
+        let (mut bench, id) = Bench::of_discovered(&[1, 2]);
+        bench.vouch(0);
+        let transitions = bench.sweep(&id, Endpoint, &[(1, true, reason), (2, true, Blocked)]);
+        assert_eq!(opened(&transitions), []);
+        assert_eq!(bench.served(&id), if waits { Reason::UnconfirmedAddress } else { reason });
+        assert_eq!((bench.count().total, bench.count().last), (0, None));
+        assert!(bench.pinned(&id).is_empty());
+        // A word of before, or so shortly after that two clocks may differ as much.
+        assert_eq!(bench.vouch(9), []);
+        // Seen again meanwhile: what counts is when it was first seen, or no word would ever be new enough.
+        bench.sweep(&id, Endpoint, &[(1, true, reason), (2, true, Blocked)]);
+        let transitions = bench.vouch(10);
+        if waits {
+            assert_eq!(opened(&transitions), [Some(pair(1))]);
+            let changed = Transition::Changed { id: id.clone(), from: Some(Reason::UnconfirmedAddress), to: reason };
+            assert!(transitions.contains(&changed), "{transitions:?}");
+            assert_eq!(bench.served(&id), reason);
+            assert_eq!(bench.view(&id).findings[0].since, Timestamp::UNIX_EPOCH);
+            // The finding is told when it is opened, or an alert on the last one would miss it.
+            assert_eq!((bench.count().total, bench.count().last), (1, Some(Timestamp::from_second(60).unwrap())));
+            assert_eq!(bench.pinned(&id), [pair(1)]);
+            // A known finding waits for nothing, and closes as any other.
+            bench.sweep(&id, Endpoint, &[(1, true, reason), (2, true, Blocked)]);
+            assert_eq!(bench.served(&id), reason);
+            for _ in 0..3 {
+                bench.sweep(&id, Endpoint, &[(1, true, Blocked), (2, true, Blocked)]);
+            }
+            assert_eq!(bench.served(&id), Blocked);
+        }
+        assert_eq!(bench.vouch(100), [], "once");
+    }
+}
+
+#[test]
+fn a_failure_that_is_over_when_it_is_confirmed_is_a_finding_all_the_same() {
+    let (mut bench, id) = Bench::of_discovered(&[1]);
+    bench.sweep(&id, Endpoint, &[(1, true, Reached)]);
+    assert_eq!(bench.served(&id), Reason::UnconfirmedAddress, "without any word, too");
+    bench.sweep(&id, Endpoint, &[(1, true, Blocked)]);
+    assert_eq!(bench.served(&id), Blocked);
+    assert_eq!(opened(&bench.vouch(30)), [Some(pair(1))]);
+    assert_eq!(bench.served(&id), Reason::FindingOpen);
+}
+
+#[test]
+fn an_address_that_is_no_longer_listed_is_no_finding() {
+    let (mut bench, id) = Bench::of_discovered(&[1, 2]);
+    bench.sweep(&id, Endpoint, &[(1, true, Reached), (2, true, Reached)]);
+    assert_eq!(bench.follow(&discovered(&id, &[2])), []);
+    assert_eq!(opened(&bench.vouch(100)), [Some(pair(2))]);
+    assert_eq!(bench.count().total, 1);
+
+    // The whole target is gone while a sweep was under way.
+    let (mut bench, id) = Bench::of_discovered(&[1]);
+    let late = bench.result(&id, Endpoint, &[(1, true, Reached)]);
+    bench.follow(&plan(vec![(boundary("b", Expect::Blocked), vec![])]));
+    assert_eq!(bench.record(&[late]), []);
+
+    // Written by hand from now on: the next sweep tells.
+    let (mut bench, id) = Bench::of_discovered(&[1]);
+    bench.sweep(&id, Endpoint, &[(1, true, Reached)]);
+    bench.follow(&plan(vec![(boundary("b", Expect::Blocked), vec![tcp(&id, Endpoint, [Address::Ip(ip(1))])])]));
+    assert_eq!(bench.vouch(100), []);
+    assert_eq!(opened(&bench.sweep(&id, Endpoint, &[(1, true, Reached)])), [Some(pair(1))]);
+    assert!(bench.ledger.snapshot().heartbeats.is_empty());
+}
+
+#[test]
+fn what_waits_outlives_a_new_plan_and_words_are_told() {
+    let (mut bench, id) = Bench::of_discovered(&[1]);
+    bench.vouch(5);
+    bench.sweep(&id, Endpoint, &[(1, true, Reached)]);
+    bench.follow(&discovered(&id, &[1, 2]));
+    let told = |bench: &Bench| bench.ledger.snapshot().heartbeats.clone();
+    assert_eq!(told(&bench), [("targets/0.json".into(), Timestamp::from_second(5).unwrap())].into());
+    assert_eq!(opened(&bench.vouch(40)), [Some(pair(1))]);
+    // The same word again is none, and costs nothing.
+    let before = bench.ledger.snapshot();
+    assert_eq!(bench.vouch(40), []);
+    assert!(Arc::ptr_eq(&before, &bench.ledger.snapshot()));
+    // A clock that was set back is told as it is.
+    bench.vouch(20);
+    assert_eq!(told(&bench)["targets/0.json"], Timestamp::from_second(20).unwrap());
 }

@@ -39,7 +39,7 @@ const NO_DNS: &str = "boundaries: [{name: b, from: low, to: high, dns: off}]\n";
 /// A check in one line: what it is called, and what it asks of whom.
 fn told(check: &Check) -> String {
     let asks = match &check.question {
-        Question::Reach { transport, kind, addresses, port } => {
+        Question::Reach { transport, kind, addresses, port, .. } => {
             let name = |a: &Address| match a {
                 Address::Ip(ip) => ip.to_string(),
                 Address::Name(name) => name.to_string(),
@@ -713,6 +713,7 @@ fn any_target() -> impl Strategy<Value = Target> {
                 // What is no Service has an address of some kind: the configuration sees to it.
                 address: (!is_service).then_some((address, kind)),
                 ports: ports.into(),
+                vouched_by: None,
             }
         },
     )

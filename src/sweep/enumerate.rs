@@ -86,7 +86,8 @@ impl Sweeper {
                     let (from, protected) = (speaker.pod.clone(), protected.clone());
                     let evidence = Evidence::Dns(Box::new(DnsEvidence { server, kind, from, protected, seen }));
                     sweeper.progress.finish();
-                    Arc::new(CheckResult { id, mode, reason, evidence, judged: Instant::now(), at: Timestamp::now() })
+                    let (discovered, judged, at) = (false, Instant::now(), Timestamp::now());
+                    Arc::new(CheckResult { id, mode, reason, evidence, discovered, judged, at })
                 });
                 results.collect()
             });

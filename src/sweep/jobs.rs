@@ -37,7 +37,7 @@ impl Sweeper {
         let resolved = if speaker.only_pinned { HashMap::new() } else { self.resolve(leg, speaker).await };
         let mut jobs = Vec::new();
         for (index, check) in leg.reach.iter().enumerate() {
-            let Question::Reach { transport, kind, addresses, port } = &check.question else { continue };
+            let Question::Reach { transport, kind, addresses, port, .. } = &check.question else { continue };
             let mut complete = true;
             let mut ips: Vec<IpAddr> = Vec::with_capacity(addresses.len());
             for address in addresses.iter() {

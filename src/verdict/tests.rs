@@ -960,3 +960,17 @@ const CONTROLS: [ControlReply; 5] = [
     ControlReply::Silent,
     ControlReply::Failed,
 ];
+
+#[test]
+fn a_failure_at_a_discovered_address_counts_when_a_later_word_lists_it() {
+    let at = |seconds| jiff::Timestamp::from_second(seconds).unwrap();
+    for reason in Reason::ALL {
+        let fails = reason.verdict() == Verdict::Fail;
+        for (word, confirmed) in [(0, false), (100, false), (109, false), (110, true), (1_000, true)] {
+            let expected = if fails && !confirmed { Reason::UnconfirmedAddress } else { *reason };
+            assert_eq!(confirm(*reason, at(100), at(word)), expected, "{reason} {word}");
+        }
+    }
+    // Neither end of time overflows.
+    assert_eq!(confirm(Reason::Reached, jiff::Timestamp::MAX, jiff::Timestamp::MIN), Reason::UnconfirmedAddress);
+}

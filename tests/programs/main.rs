@@ -23,10 +23,14 @@ mod cri;
 mod dashboards;
 mod defences;
 mod demo;
+mod discover;
+mod discovered;
 mod dns_properties;
 mod dns_targets;
 #[path = "../support/fake_cri.rs"]
 mod fake_cri;
+#[path = "../support/fake_kube.rs"]
+mod fake_kube;
 mod hostile_cri;
 mod hostile_dns;
 mod hostile_tcp;

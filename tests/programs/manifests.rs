@@ -3,6 +3,7 @@
 
 mod custom;
 mod decode;
+mod discovery;
 mod image;
 mod knobs;
 mod privileges;
@@ -22,12 +23,14 @@ const KUSTOMIZATIONS: [&str; 6] = [
     "manifests/base",
     "manifests/overlays/pods",
     "manifests/overlays/witness",
+    "manifests/overlays/discovery",
     "manifests/overlays/prometheus-operator",
     "manifests/overlays/grafana",
     "manifests/example/workloads",
 ];
-/// Those with an agent.
-const WORKLOADS: [&str; 3] = ["manifests/base", "manifests/overlays/pods", "manifests/overlays/witness"];
+/// Those with an agent, and the discovery.
+const WORKLOADS: [&str; 4] =
+    ["manifests/base", "manifests/overlays/pods", "manifests/overlays/witness", "manifests/overlays/discovery"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

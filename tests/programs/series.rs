@@ -52,6 +52,7 @@ fn sweep(ledger: &Ledger, plan: &Plan, reasons: &[Reason]) {
                 mode: check.mode,
                 reason: *next.next().unwrap(),
                 evidence: Evidence::Reach([].into()),
+                discovered: false,
                 judged: Instant::now(),
                 at: Timestamp::now(),
             })

@@ -1,0 +1,91 @@
+//! `segprobe discover`: what the Kubernetes API tells, into ConfigMaps, for ever; or once, for a repository.
+
+use std::{io::Write, process::ExitCode, sync::Arc, time::Duration};
+
+use kube::{Client, Config};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::{Failure, runtime};
+use crate::{
+    cli::DiscoverArgs,
+    discovery::{
+        api::Api,
+        follow::{World, follow_all, read_once},
+        settings,
+        write::{Writer, manifests},
+    },
+    export::{VERSION, discovery::page, http, log},
+};
+
+/// Time for a connection to the API server.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Lengths of watches: each ends with a bookmark, so two fit between heartbeats.
+const WATCHES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(295));
+
+pub fn run(args: &DiscoverArgs) -> Result<ExitCode, Failure> {
+    log::init(args.log.level, args.log.format);
+    let settings = settings::load(&args.config_file)?;
+    if args.once {
+        return runtime()?.block_on(async {
+            let (api, world) = (connect().await?, World::default());
+            read_once(&api, &world).await.map_err(Failure::Usage)?;
+            let (text, set, left_out) = world.with(|inventory| manifests(&settings, inventory));
+            std::io::stdout().write_all(text.as_bytes()).map_err(Failure::system("write to standard output"))?;
+            for (gap, count) in &set.gaps {
+                eprintln!("segprobe: no target: {gap}: {count}");
+            }
+            if left_out > 0 {
+                let what = "do not fit into the ConfigMaps; give fewer namespaces the zone's label";
+                return Err(Failure::Usage(format!("{left_out} targets {what}")));
+            }
+            Ok(ExitCode::SUCCESS)
+        });
+    }
+    let listener =
+        http::bind(&args.listen_address).map_err(Failure::system(format!("listen on {}", args.listen_address)))?;
+    runtime()?.block_on(async {
+        let handle = |kind| signal(kind).map_err(Failure::system("handle signals"));
+        let (mut term, mut int) = (handle(SignalKind::terminate())?, handle(SignalKind::interrupt())?);
+        let api = connect().await?;
+        let address = listener.local_addr().map_err(Failure::system("read the listener's address"))?;
+        info!(version = VERSION, %address, heartbeat = settings.heartbeat.as_secs(), "started");
+
+        let watches = (settings.heartbeat / 2).clamp(WATCHES.0, WATCHES.1);
+        let (world, writer) = (Arc::new(World::default()), Arc::new(Writer::new(settings)));
+        let (to_show, to_ask) = ((world.clone(), writer.clone()), writer.clone());
+        let ready = move || to_ask.written().heartbeat.map(|_| ()).ok_or("the targets are not written yet");
+        let site = http::bare_site(&args.telemetry_path, move || page(&to_show.0.kinds(), &to_show.1.written()), ready);
+        let stop = CancellationToken::new();
+        let mut server = tokio::spawn(http::serve(listener, site, stop.clone()));
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+            () = follow_all(&api, &world, watches) => {}
+            () = writer.keep_writing(&api, &world) => {}
+            ended = &mut server => {
+                let what = ended.map_err(std::io::Error::other).and_then(|served| served);
+                return Err(Failure::system("serve HTTP")(what.err().unwrap_or_else(|| std::io::Error::other("it ended"))));
+            }
+        }
+        info!("stopping");
+        stop.cancel();
+        let _ = server.await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// By `KUBECONFIG` or the home directory's file, or as a pod by its service account.
+async fn connect() -> Result<Api, Failure> {
+    let wrong = |e: &dyn std::fmt::Display| {
+        Failure::Usage(format!(
+            "find the API server: {e}; in a pod, mount a service account token; elsewhere, set KUBECONFIG"
+        ))
+    };
+    let mut config = Config::infer().await.map_err(|e| wrong(&e))?;
+    config.connect_timeout = Some(CONNECT);
+    // What is asked again, and when, is our own affair: the server may say when.
+    config.default_retry = false;
+    Client::try_from(config).map(Api::new).map_err(|e| wrong(&e))
+}

@@ -1,0 +1,547 @@
+//! `segprobe discover` against an API server, its bad days and its bad company.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::{
+    fake_kube::{FakeKube, Misbehaviour, Verb},
+    support::{
+        SEGPROBE, SOON, directory, hostile, http, metrics,
+        process::{Ended, Process, run},
+        segprobe, wait_for,
+    },
+};
+
+const INTO: [&str; 2] = ["segprobe", "segprobe-system"];
+
+const SETTINGS: &str = "
+zones:
+  low: {namespace_labels: {pci-scope: out}}
+  high: {namespace_labels: {pci-scope: in}, targets: true}
+presets: {zone: infrastructure, include: [cloud-metadata, kubelet, api-server, etcd]}
+service_cidrs: [10.96.0.0/16]
+into: [segprobe, segprobe-system]
+heartbeat: 10s
+settle: 0s
+";
+
+fn namespace(name: &str, scope: &str) -> Value {
+    json!({"kind": "Namespace", "metadata": {"name": name, "labels": {"pci-scope": scope}}})
+}
+
+fn service(name: &str, ip: &str) -> Value {
+    json!({"kind": "Service", "metadata": {"namespace": "payments", "name": name},
+        "spec": {"clusterIP": ip, "clusterIPs": [ip], "ports": [{"port": 443, "protocol": "TCP"}]}})
+}
+
+fn slice(service: &str, ips: &[&str]) -> Value {
+    let endpoints: Vec<Value> =
+        ips.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
+    json!({"kind": "EndpointSlice", "addressType": "IPv4", "ports": [{"port": 8443, "protocol": "TCP"}], "endpoints": endpoints,
+        "metadata": {"namespace": "payments", "name": format!("{service}-a"), "labels": {"kubernetes.io/service-name": service}}})
+}
+
+fn pod(name: &str, ip: &str, phase: &str) -> Value {
+    json!({"kind": "Pod", "metadata": {"namespace": "payments", "name": name},
+        "spec": {"nodeName": "n1", "containers": [{"ports": [{"containerPort": 9090}]}]},
+        "status": {"phase": phase, "podIP": ip, "podIPs": [{"ip": ip}], "hostIP": "192.0.2.11"}})
+}
+
+/// A cluster with something of every kind, more than a page of each.
+fn cluster() -> Vec<Value> {
+    let node = |i: u32| {
+        json!({"kind": "Node", "metadata": {"name": format!("n{i}")},
+            "status": {"addresses": [{"type": "InternalIP", "address": format!("192.0.2.1{i}")}]}})
+    };
+    let agent = json!({"kind": "Pod", "metadata": {"namespace": "segprobe", "name": "segprobe-x",
+        "labels": {"app.kubernetes.io/name": "segprobe", "app.kubernetes.io/component": "agent"}},
+        "spec": {"nodeName": "n1"}, "status": {"phase": "Running", "podIP": "10.0.9.9"}});
+    let mut all: Vec<Value> = (1..=3).map(node).collect();
+    all.extend(INTO.map(|name| namespace(name, "none")));
+    all.extend([namespace("storefront", "out"), namespace("payments", "in"), namespace("vault", "in"), agent]);
+    for i in 1..=5 {
+        all.push(service(&format!("service-{i}"), &format!("10.96.1.{i}")));
+        all.push(slice(&format!("service-{i}"), &[&format!("10.0.0.{i}"), &format!("10.0.1.{i}")]));
+    }
+    let [mut api_server, mut its_slice] = [service("kubernetes", "10.96.0.1"), slice("kubernetes", &["192.0.2.1"])];
+    for object in [&mut api_server, &mut its_slice] {
+        object["metadata"]["namespace"] = "default".into();
+    }
+    all.extend([api_server, its_slice, pod("loner", "10.0.2.1", "Running"), pod("done", "10.0.2.2", "Succeeded")]);
+    all
+}
+
+/// The names of all targets in a namespace's files, with their endpoints.
+fn found(kube: &FakeKube, namespace: &str) -> BTreeMap<String, Vec<String>> {
+    let mut all = BTreeMap::new();
+    for file in (0..8).map(|number| kube.applied(namespace, number)) {
+        for target in file["targets"].as_array().into_iter().flatten() {
+            let name = target["service"].as_str().or(target["name"].as_str()).unwrap().to_owned();
+            let endpoints =
+                target["endpoints"].as_array().into_iter().flatten().map(|ip| ip.as_str().unwrap().to_owned());
+            assert!(all.insert(name, endpoints.collect()).is_none(), "one target in two files");
+        }
+    }
+    all
+}
+
+fn names(kube: &FakeKube) -> Vec<String> {
+    found(kube, INTO[0]).into_keys().collect()
+}
+
+const ALL: [&str; 9] = [
+    "api-server",
+    "cloud-metadata",
+    "kubelet",
+    "loner.pods",
+    "service-1",
+    "service-2",
+    "service-3",
+    "service-4",
+    "service-5",
+];
+
+/// A running `segprobe discover`.
+struct Discovery {
+    process: Process,
+    address: std::net::SocketAddr,
+}
+
+impl Discovery {
+    fn start(directory: &Path, kube: &FakeKube, settings: &str) -> Self {
+        let mut command = command(directory, &kube.kubeconfig(), settings);
+        command.args(["--web.listen-address", "127.0.0.1:0"]);
+        let mut process = Process::start(command, directory, "discover");
+        let address = wait_for("discovery listens", SOON, || {
+            if let Some(status) = process.ended() {
+                panic!("it ended with {status}: {}", process.stderr());
+            }
+            process.stderr().split_once("address=")?.1.split(' ').next()?.parse().ok()
+        });
+        Self { process, address }
+    }
+
+    fn page(&self) -> metrics::Page {
+        let page = metrics::Page::parse(&http::get(self.address, "/metrics").text());
+        page.assert_unique();
+        page
+    }
+
+    fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.page().value(name, labels).unwrap_or_else(|| panic!("no {name} {labels:?}"))
+    }
+
+    fn is_ready(&self) -> bool {
+        http::get(self.address, "/-/ready").status == 200
+    }
+}
+
+fn command(directory: &Path, kubeconfig: &Path, settings: &str) -> Command {
+    let path = directory.join("discover.yaml");
+    fs::write(&path, settings).unwrap();
+    let mut command = Command::new(SEGPROBE);
+    command.args(["discover", "--config.file"]).arg(path).env("KUBECONFIG", kubeconfig);
+    command.env_remove("KUBERNETES_SERVICE_HOST").env_remove("HTTPS_PROXY").env_remove("https_proxy");
+    command
+}
+
+fn wait_for_names(kube: &FakeKube, expected: &[&str]) {
+    wait_for(&format!("{expected:?} are written"), SOON, || (names(kube) == expected).then_some(()));
+}
+
+/// Runs `segprobe validate` on an agent's configuration with the files that were written.
+fn validate(directory: &Path, files: &[String]) -> Ended {
+    let targets = directory.join("targets");
+    fs::create_dir_all(&targets).unwrap();
+    for (number, text) in files.iter().enumerate() {
+        fs::write(targets.join(format!("{number}.json")), text).unwrap();
+    }
+    let text = "zones: {low: {}, high: {}, infrastructure: {}}
+boundaries: [{name: b, from: low, to: high}, {name: i, from: low, to: infrastructure}]
+controls: {positive: [{tcp: '10.96.0.1:443'}]}
+dns: {resolver: 127.0.0.1:1, servers: []}
+target_files: [targets/*.json]
+";
+    let path = directory.join("segprobe.yaml");
+    fs::write(&path, text).unwrap();
+    segprobe(&["validate", "--config.file", path.to_str().unwrap()])
+}
+
+#[test]
+fn all_that_the_api_tells_is_written_by_server_side_apply() {
+    let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
+    let mut discovery = Discovery::start(directory.path(), &kube, SETTINGS);
+    wait_for("it is ready", SOON, || discovery.is_ready().then_some(()));
+    for namespace in INTO {
+        assert_eq!(found(&kube, namespace).keys().collect::<Vec<_>>(), ALL);
+    }
+    assert_eq!(found(&kube, INTO[0])["service-3"], ["10.0.0.3", "10.0.1.3"]);
+    assert_eq!(kube.applied(INTO[0], 0)["nodes"], json!(["n1"]));
+    assert_eq!(kube.applied(INTO[1], 0).get("nodes"), None);
+    assert_eq!(kube.applied(INTO[0], 0)["negative"][0]["ports"], json!([80, 443, 8443, 9090, 10250]));
+    let texts: Vec<String> = (0..8).map(|number| kube.applied_text(INTO[0], number).unwrap()).collect();
+    assert!(texts.iter().all(|text| text.starts_with("{\"heartbeat\":\"20")), "{texts:?}");
+    let validated = validate(directory.path(), &texts);
+    assert_eq!(validated.code, Some(0), "{}", validated.stderr);
+
+    // Nothing but what the table of rights in docs/discovery.md allows, and what server-side apply wants.
+    let asked = kube.asked();
+    let reads: BTreeSet<&str> = asked.iter().filter(|a| a.verb != Verb::Patch).map(|a| &*a.plural).collect();
+    assert_eq!(Vec::from_iter(reads), ["endpointslices", "namespaces", "nodes", "pods", "servicecidrs", "services"]);
+    for patch in asked.iter().filter(|a| a.verb == Verb::Patch) {
+        let name = patch.path.rsplit('/').next().unwrap();
+        let place = INTO.iter().any(|n| patch.path == format!("/api/v1/namespaces/{n}/configmaps/{name}"));
+        assert!(
+            place && name.strip_prefix("segprobe-targets-").is_some_and(|n| n.parse::<u8>().unwrap() < 8),
+            "{}",
+            patch.path
+        );
+        assert_eq!(patch.content_type, "application/apply-patch+yaml");
+        assert_eq!((&*patch.query["fieldManager"], &*patch.query["force"]), ("segprobe-discover", "true"));
+        assert_eq!((&patch.body["kind"], &patch.body["metadata"]["name"]), (&json!("ConfigMap"), &json!(name)));
+        assert_eq!(patch.body["data"].as_object().unwrap().keys().collect::<Vec<_>>(), ["targets.json"]);
+    }
+    assert!(asked.iter().any(|a| a.query.contains_key("continue")), "in pages");
+    // Watched, not polled: one list of each kind.
+    let lists = asked.iter().filter(|a| a.verb == Verb::List && !a.query.contains_key("continue")).count();
+    assert_eq!(lists, 6);
+
+    assert_eq!(discovery.value("segprobe_discovery_targets", &[("zone", "high"), ("kind", "service")]), 5.0);
+    assert_eq!(discovery.value("segprobe_discovery_objects", &[("kind", "endpointslices")]), 6.0);
+    assert_eq!(discovery.value("segprobe_discovery_targets_left_out", &[]), 0.0);
+    assert!(discovery.value("segprobe_discovery_last_apply_timestamp_seconds", &[("namespace", "segprobe")]) > 1e9);
+    assert_eq!(http::get(discovery.address, "/-/healthy").status, 200);
+    discovery.process.signal(Signal::SIGTERM);
+    assert_eq!(discovery.process.exit_code(SOON), Some(0));
+}
+
+#[test]
+fn changes_are_followed_and_only_they_are_written() {
+    let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
+    // Heartbeats write all: not in this test's time.
+    let _discovery = Discovery::start(directory.path(), &kube, &SETTINGS.replace("10s", "1h"));
+    wait_for_names(&kube, &ALL);
+    let patches = || kube.asked().into_iter().filter(|a| a.verb == Verb::Patch).map(|a| a.path).collect::<Vec<_>>();
+    wait_for("all are written", SOON, || (patches().len() == 16).then_some(()));
+
+    kube.put(slice("service-3", &["10.0.0.3", "10.0.1.33"]));
+    wait_for("the endpoint is followed", SOON, || {
+        (found(&kube, INTO[1])["service-3"] == ["10.0.0.3", "10.0.1.33"]).then_some(())
+    });
+    // In each namespace the one file that it is in.
+    let changed: BTreeSet<String> = patches()[16..].iter().cloned().collect();
+    assert_eq!((patches().len(), changed.len()), (18, 2), "{changed:?}");
+
+    kube.delete(&service("service-2", ""));
+    wait_for("it is gone", SOON, || (!names(&kube).contains(&"service-2".into())).then_some(()));
+    // A pod that ends, a namespace that is no longer in scope, one that comes.
+    kube.put(pod("loner", "10.0.2.1", "Succeeded"));
+    wait_for("the pod is gone", SOON, || (!names(&kube).contains(&"loner.pods".into())).then_some(()));
+    kube.put(namespace("payments", "out"));
+    wait_for_names(&kube, &["api-server", "cloud-metadata", "kubelet"]);
+    kube.put(namespace("payments", "in"));
+    kube.put(service("service-2", "10.96.0.2"));
+    wait_for_names(
+        &kube,
+        &["api-server", "cloud-metadata", "kubelet", "service-1", "service-2", "service-3", "service-4", "service-5"],
+    );
+    wait_for("both namespaces have it", SOON, || (found(&kube, INTO[1]) == found(&kube, INTO[0])).then_some(()));
+    std::thread::sleep(Duration::from_secs(1));
+    // What nobody reads is no change.
+    let before = patches().len();
+    let mut same = service("service-2", "10.96.0.2");
+    same["metadata"]["annotations"] = json!({"a": "b"});
+    kube.put(same);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(patches().len(), before);
+}
+
+#[test]
+fn a_heartbeat_is_the_apis_word_and_ages_without_it() {
+    let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
+    let discovery = Discovery::start(directory.path(), &kube, SETTINGS);
+    let beat = || kube.applied(INTO[0], 3)["heartbeat"].as_str().map(str::to_owned);
+    let first = wait_for("the first heartbeat", SOON, beat);
+    // Nothing changes, and bookmarks say so.
+    let second = wait_for("the next heartbeat", SOON, || beat().filter(|now| *now != first));
+    assert!(second > first);
+    let beats: BTreeSet<_> = (0..8).map(|number| kube.applied(INTO[1], number)["heartbeat"].to_string()).collect();
+    assert!(!beats.contains("null"), "{beats:?}");
+    let lists = kube.asked().iter().filter(|a| a.verb == Verb::List && !a.query.contains_key("continue")).count();
+    assert_eq!(lists, 6, "bookmarks are words: nothing is listed again");
+
+    // The server says nothing any more, neither on open watches nor on new ones: what is written stays as it is.
+    kube.freeze(true);
+    std::thread::sleep(Duration::from_secs(2));
+    let stuck = discovery.value("segprobe_discovery_as_of_timestamp_seconds", &[("kind", "pods")]);
+    std::thread::sleep(Duration::from_secs(13));
+    let last = beat().unwrap();
+    assert_eq!(discovery.value("segprobe_discovery_as_of_timestamp_seconds", &[("kind", "pods")]), stuck);
+    std::thread::sleep(Duration::from_secs(11));
+    assert_eq!(beat().unwrap(), last, "a heartbeat without a word");
+    assert_eq!(names(&kube), ALL);
+
+    kube.freeze(false);
+    kube.cut_watches();
+    let later = Duration::from_secs(120);
+    wait_for("heartbeats go on", later, || beat().filter(|now| *now > last));
+}
+
+#[test]
+fn a_watch_without_a_word_is_followed_by_a_list() {
+    let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
+    kube.without_bookmarks();
+    let _discovery = Discovery::start(directory.path(), &kube, SETTINGS);
+    let beat = || kube.applied(INTO[0], 3)["heartbeat"].as_str().map(str::to_owned);
+    let first = wait_for("the first heartbeat", SOON, beat);
+    wait_for("the next heartbeat", SOON, || beat().filter(|now| *now > first));
+    let lists = kube.asked().iter().filter(|a| a.verb == Verb::List && a.plural == "nodes").count();
+    assert!(lists > 2, "{lists} requests");
+}
+
+#[test]
+fn bad_days_of_the_api_server() {
+    let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
+    let [say, wait] = [|code| Misbehaviour::Status(code, None), |code| Misbehaviour::Status(code, Some(3))];
+    // While it is started: overload, errors, a list that breaks off, and one whose pages expire.
+    kube.misbehave("services", Verb::List, wait(429));
+    for how in [say(500), Misbehaviour::Cut, say(503), Misbehaviour::Bytes(b"<html>".into())] {
+        kube.misbehave("endpointslices", Verb::List, how);
+    }
+    kube.misbehave("nodes", Verb::List, say(410));
+    kube.does_not_know("servicecidrs");
+    // And of the first watches.
+    for how in [say(410), Misbehaviour::ErrorEvent(410), Misbehaviour::Cut, Misbehaviour::ErrorEvent(500), say(504)] {
+        kube.misbehave("pods", Verb::Watch, how);
+    }
+    kube.misbehave("services", Verb::Watch, Misbehaviour::Bytes(b"{\"type\": \"ADDED\", \"obj\n".into()));
+    let discovery = Discovery::start(directory.path(), &kube, SETTINGS);
+    wait_for_names(&kube, &ALL);
+    let asked = kube.asked();
+    let lists: Vec<_> = asked.iter().filter(|a| a.plural == "services" && a.verb == Verb::List).map(|a| a.at).collect();
+    assert!(lists[1] - lists[0] >= Duration::from_secs(3), "Retry-After: {:?}", lists[1] - lists[0]);
+    let page = discovery.page();
+    assert_eq!(page.value("segprobe_discovery_watch_errors_total", &[("kind", "endpointslices")]), Some(4.0));
+    assert_eq!(page.value("segprobe_discovery_objects", &[("kind", "servicecidrs")]), None, "it is absent");
+
+    // It is restarted, and has forgotten what happened.
+    wait_for("all was had", SOON, || kube.has_misbehaved().then_some(()));
+    kube.put(pod("second", "10.0.2.3", "Running"));
+    kube.forget();
+    kube.cut_watches();
+    kube.put(service("service-6", "10.96.0.6"));
+    let with = |more: &[&str]| {
+        let mut all: Vec<String> = ALL.iter().chain(more).map(|name| (*name).to_owned()).collect();
+        all.sort();
+        all
+    };
+    let expected = with(&["second.pods", "service-6"]);
+    wait_for("all is followed", SOON, || (names(&kube) == expected).then_some(()));
+
+    // While it is written: refused, overloaded, broken.
+    let before = kube.asked().len();
+    kube.misbehave("configmaps", Verb::Patch, say(500));
+    kube.misbehave("configmaps", Verb::Patch, wait(429));
+    kube.misbehave("configmaps", Verb::Patch, say(409));
+    kube.put(service("service-7", "10.96.0.7"));
+    let expected = with(&["second.pods", "service-6", "service-7"]);
+    for namespace in INTO {
+        wait_for("it is written in the end", SOON, || {
+            (found(&kube, namespace).into_keys().collect::<Vec<_>>() == expected).then_some(())
+        });
+    }
+    assert!(kube.asked().len() > before);
+    let log = discovery.process.stderr();
+    for said in ["list services: 429: told to say so", "not a list: ", "apply ConfigMap segprobe/segprobe-targets-"] {
+        assert!(log.contains(said), "{said}: {log}");
+    }
+    assert!(discovery.value("segprobe_discovery_apply_errors_total", &[]) >= 2.0);
+}
+
+#[test]
+fn a_config_map_that_is_missing_is_named_and_costs_no_other() {
+    let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
+    kube.has_config_map("segprobe-system", "segprobe-targets-5", false);
+    let discovery = Discovery::start(directory.path(), &kube, SETTINGS);
+    wait_for_names(&kube, &ALL);
+    wait_for("it is told", SOON, || {
+        let log = discovery.process.stderr();
+        let said = "apply ConfigMap segprobe-system/segprobe-targets-5: 403: ";
+        (log.contains(said) && log.contains("it must exist already")).then_some(())
+    });
+    assert!(!discovery.is_ready());
+    let page = discovery.page();
+    assert_eq!(
+        page.value("segprobe_discovery_last_apply_timestamp_seconds", &[("namespace", "segprobe-system")]),
+        None
+    );
+    kube.has_config_map("segprobe-system", "segprobe-targets-5", true);
+    wait_for("it is mended", SOON, || discovery.is_ready().then_some(()));
+}
+
+#[test]
+fn odd_objects_cost_no_other_and_do_no_harm() {
+    let evil = "x\u{1b}[31m\n\"}\u{202e}";
+    let mut odd = cluster();
+    odd.push(
+        json!({"kind": "Service", "metadata": {"namespace": "payments", "name": "ports"}, "spec": {"ports": "none"}}),
+    );
+    odd.push(json!({"kind": "Service", "metadata": {"namespace": "payments", "name": evil}, "spec": {"clusterIP": "10.96.0.66", "ports": [{"port": 1}]}}));
+    odd.push(json!({"kind": "Namespace", "metadata": {"name": evil, "labels": {"pci-scope": "in"}}}));
+    odd.push(json!({"kind": "Node", "metadata": {"name": evil}, "status": {"addresses": [{"type": "InternalIP", "address": evil}]}}));
+    let mut more = slice("service-9", &["10.0.0.256", "127.0.0.1", "::", evil]);
+    more["metadata"]["labels"]["kubernetes.io/service-name"] = "service-1".into();
+    odd.push(more);
+    let mut huge = pod("huge", "10.0.2.9", "Running");
+    huge["metadata"]["annotations"] = json!({"x": "x".repeat(1 << 20)});
+    odd.push(huge);
+    let (kube, directory) = (FakeKube::start(odd, &INTO), directory());
+    let discovery = Discovery::start(directory.path(), &kube, SETTINGS);
+    let with_huge: Vec<&str> = ALL[..2].iter().copied().chain(["huge.pods"]).chain(ALL[2..].iter().copied()).collect();
+    wait_for_names(&kube, &with_huge);
+    wait_for("it is ready", SOON, || discovery.is_ready().then_some(()));
+    let page = discovery.page();
+    assert_eq!(page.value("segprobe_discovery_objects_unreadable", &[("kind", "services")]), Some(1.0));
+    assert_eq!(page.value("segprobe_discovery_not_targets", &[("reason", "malformed")]), Some(6.0));
+
+    // The same while it is watched, with an event larger than any object can be.
+    kube.misbehave("pods", Verb::Watch, Misbehaviour::Bytes(vec![b'x'; 9 << 20]));
+    let mut again = service("service-1", "10.96.0.1");
+    again["spec"] = json!(["odd"]);
+    kube.put(again);
+    kube.cut_watches();
+    wait_for("the others stay", SOON, || (!names(&kube).contains(&"service-1".into())).then_some(()));
+    wait_for("the event was had", SOON, || kube.has_misbehaved().then_some(()));
+    kube.put(service("service-1", "10.96.0.1"));
+    wait_for_names(&kube, &with_huge);
+    let texts: Vec<String> = (0..8).map(|number| kube.applied_text(INTO[0], number).unwrap()).collect();
+    assert_eq!(validate(directory.path(), &texts).code, Some(0));
+    for line in discovery.process.stderr().lines() {
+        assert!(line.starts_with("ts=") && !line.contains(hostile), "{line:?}");
+    }
+}
+
+#[test]
+fn once_prints_what_would_be_written() {
+    let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
+    let printed = once(directory.path(), &kube.kubeconfig(), SETTINGS);
+    assert_eq!(printed.code, Some(0), "{}", printed.stderr);
+    assert!(kube.asked().iter().all(|asked| asked.verb == Verb::List), "nothing is written");
+    let documents: Vec<ConfigMap> = config_maps(&printed.stdout);
+    assert_eq!(documents.len(), 16);
+    let texts: Vec<String> = documents.iter().filter(|d| d.namespace == INTO[0]).map(|d| d.text.clone()).collect();
+    assert!(texts.iter().all(|text| !text.contains("heartbeat")));
+    let validated = validate(directory.path(), &texts);
+    assert_eq!(validated.code, Some(0), "{}", validated.stderr);
+    // The same objects give the same bytes.
+    assert_eq!(once(directory.path(), &kube.kubeconfig(), SETTINGS).stdout, printed.stdout);
+
+    kube.misbehave("nodes", Verb::List, Misbehaviour::Status(403, None));
+    let refused = once(directory.path(), &kube.kubeconfig(), SETTINGS);
+    assert_eq!((refused.code, &*refused.stdout), (Some(64), ""));
+    assert!(refused.stderr.contains("list nodes: 403: told to say so; see the table of rights"), "{}", refused.stderr);
+}
+
+#[test]
+fn without_an_api_server_it_says_what_is_missing() {
+    let directory = directory();
+    let none = once(directory.path(), &directory.path().join("none"), SETTINGS);
+    assert_eq!(none.code, Some(64));
+    assert!(none.stderr.contains("set KUBECONFIG"), "{}", none.stderr);
+    let wrong = once(directory.path(), &directory.path().join("none"), "zones: {}\ninto: [x]\n");
+    assert!(wrong.stderr.contains("discover.yaml:1:8: zones is empty"), "{}", wrong.stderr);
+}
+
+fn once(directory: &Path, kubeconfig: &Path, settings: &str) -> Ended {
+    let mut command = command(directory, kubeconfig, settings);
+    command.args(["--once", "--output", "yaml"]);
+    run(command, SOON)
+}
+
+/// A ConfigMap as it was printed.
+struct ConfigMap {
+    namespace: String,
+    text: String,
+}
+
+fn config_maps(text: &str) -> Vec<ConfigMap> {
+    let of = |document: &str| {
+        let value: Value = serde_saphyr::from_str(document).unwrap();
+        let of = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        assert_eq!((&*of("/apiVersion"), &*of("/kind")), ("v1", "ConfigMap"));
+        assert!(of("/metadata/name").starts_with("segprobe-targets-"));
+        ConfigMap { namespace: of("/metadata/namespace"), text: of("/data/targets.json") }
+    };
+    text.split("---\n").filter(|document| !document.is_empty()).map(of).collect()
+}
+
+// --- The same on any cluster ---
+
+/// A namespace that is made for this and deleted afterwards, a Service without a selector, and a slice of its own.
+fn made_up() -> [Value; 3] {
+    let name = "segprobe-discovery-test";
+    let mut service = service("ledger", "None");
+    let mut slice = slice("ledger", &["203.0.113.5"]);
+    for object in [&mut service, &mut slice] {
+        object["metadata"]["namespace"] = name.into();
+        object["apiVersion"] = "v1".into();
+    }
+    slice["apiVersion"] = "discovery.k8s.io/v1".into();
+    let namespace =
+        json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name, "labels": {"segprobe-test": "in"}}});
+    [namespace, service, slice]
+}
+
+fn is_found(directory: &Path, kubeconfig: &Path) {
+    let settings = "zones: {high: {namespace_labels: {segprobe-test: in}, targets: true}}\ninto: [segprobe]\n";
+    let printed = once(directory, kubeconfig, settings);
+    assert_eq!(printed.code, Some(0), "{}", printed.stderr);
+    let texts = config_maps(&printed.stdout).into_iter().map(|d| d.text);
+    let files: Vec<Value> = texts.map(|text| serde_json::from_str(&text).unwrap()).collect();
+    let targets: Vec<&Value> = files.iter().flat_map(|file| file["targets"].as_array().unwrap()).collect();
+    let ports = json!([{"port": 443, "target_port": 8443}]);
+    let expected = json!([{"zone": "high", "namespace": "segprobe-discovery-test", "service": "ledger",
+        "endpoints": ["203.0.113.5"], "ports": ports}]);
+    assert_eq!(json!(targets), expected);
+}
+
+#[test]
+fn a_service_is_found() {
+    let (kube, directory) = (FakeKube::start(made_up().into(), &[]), directory());
+    is_found(directory.path(), &kube.kubeconfig());
+}
+
+/// The same on the cluster that SEGPROBE_TEST_KUBECONFIG leads to, with `kubectl`: there is none in CI, so it is not asked for there.
+#[test]
+fn a_service_is_found_in_a_real_cluster() {
+    let Some(kubeconfig) = std::env::var_os("SEGPROBE_TEST_KUBECONFIG").map(PathBuf::from) else {
+        let why = "SEGPROBE_TEST_KUBECONFIG names no cluster";
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr(),
+            format!("\n*** SKIPPED a_service_is_found_in_a_real_cluster: {why} ***\n").as_bytes(),
+        );
+        return;
+    };
+    let directory = directory();
+    let kubectl = |arguments: &[&str]| {
+        let mut command = Command::new("kubectl");
+        command.args(arguments).env("KUBECONFIG", &kubeconfig);
+        run(command, Duration::from_secs(120))
+    };
+    let objects = directory.path().join("objects.json");
+    let list = json!({"kind": "List", "apiVersion": "v1", "items": made_up()});
+    fs::write(&objects, list.to_string()).unwrap();
+    let applied = kubectl(&["apply", "-f", objects.to_str().unwrap()]);
+    assert_eq!(applied.code, Some(0), "{}", applied.stderr);
+    let ended = std::panic::catch_unwind(|| is_found(directory.path(), &kubeconfig));
+    kubectl(&["delete", "namespace", "segprobe-discovery-test"]);
+    ended.unwrap();
+}
