@@ -3,6 +3,7 @@
 //! Sweeps are recorded; readers take an immutable [`Snapshot`]. Nothing that reads can change anything.
 
 mod findings;
+mod shared;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -16,10 +17,11 @@ use jiff::Timestamp;
 use crate::{
     model::{AddressKind, CheckId, CheckKind, Expect, Identity, Mode, PodName, Reason, VantageMode, Verdict},
     observation::{AddressSeen, DnsSeen, NodeSeen, Rotation},
-    plan::{Asked, BoundaryPlan, Leg, Part, Plan},
+    plan::{Asked, BoundaryPlan, Leg, Part, Plan, share::Due},
 };
 use findings::Findings;
 pub use findings::{Closed, Finding};
+use shared::Latest;
 
 /// What one sweep found out.
 #[derive(Debug)]
@@ -42,7 +44,14 @@ pub struct SweepReport {
     pub controls: Vec<ControlState>,
 }
 
-/// The result of one check in one sweep.
+impl SweepReport {
+    /// True where nothing was due, and nothing was sent.
+    fn is_idle(&self) -> bool {
+        self.results.is_empty() && self.controls.is_empty()
+    }
+}
+
+/// The result of one check: of one sweep; in the ledger, where nodes share the targets, of the last sweeps of its addresses.
 #[derive(Debug)]
 pub struct CheckResult {
     /// Which check.
@@ -89,6 +98,20 @@ pub struct Carried {
     pub dns_from: Option<Arc<PodName>>,
     /// The latest results of DNS checks: long lists go on where these ended.
     pub dns: HashMap<Arc<CheckId>, Arc<CheckResult>>,
+    /// Where nodes share the targets, what is due to this one; none where all is due.
+    pub due: Option<Due>,
+}
+
+impl Carried {
+    /// Whether an address of a check is due, both by their index.
+    pub fn is_due(&self, check: usize, address: usize) -> bool {
+        self.due.as_ref().is_none_or(|due| due.has(check, address))
+    }
+
+    /// True where there is nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.pinned.is_empty() && self.due.as_ref().is_some_and(|due| due.slots().is_empty())
+    }
 }
 
 /// A vantage and an address.
@@ -250,6 +273,10 @@ pub struct BoundaryView {
     pub vantage: VantageMode,
     /// Time between the starts of two sweeps.
     pub interval: Duration,
+    /// Nodes that share the targets: 1 where every agent probes all of them, 0 where it is not known how many there are.
+    pub share_nodes: u32,
+    /// Sweeps within which this node probes each target; 0 where it probes none.
+    pub share_sweeps: u32,
     /// End of the last sweep, of several sources the one that is longest ago; none before the first.
     pub completed: Option<Timestamp>,
     /// How long it took; of several sources the longest.
@@ -304,6 +331,8 @@ struct Entry {
     round: Duration,
     result: Option<Arc<CheckResult>>,
     findings: Findings,
+    /// Where nodes share the targets, so that a sweep probes some of the addresses only: how many there are.
+    shared: Option<Latest>,
 }
 
 impl Ledger {
@@ -340,19 +369,25 @@ impl Ledger {
                 state.counts.entry((boundary.name.clone(), kind)).or_default();
             }
         }
-        for leg in &plan.legs {
-            let boundary = &leg.boundary.boundary;
-            for check in leg.checks() {
+        for (leg, part) in plan.legs.iter().flat_map(|leg| leg.parts().map(move |part| (leg, part))) {
+            let round = leg.round(part);
+            for check in leg.part(part) {
                 // With another mode it is another question: what was known of it goes the way of what is not planned.
                 let same = before.get(&check.id).is_some_and(|entry| entry.mode == check.mode);
                 let known = if same { before.remove(&check.id) } else { None };
                 let mut entry = known.unwrap_or_else(|| Entry {
                     mode: check.mode,
-                    round: boundary.interval,
+                    round,
                     result: None,
                     findings: Findings::default(),
+                    shared: None,
                 });
-                entry.round = boundary.interval;
+                entry.round = round;
+                let shared = leg.share(part).map(|_| Latest::of(&check.question));
+                if let (Some(latest), Some(result)) = (shared, &entry.result) {
+                    entry.result = latest.keep_planned(result, &check.question, entry.shared);
+                }
+                entry.shared = shared;
                 entry.findings.keep_planned(&check.question, &leg.stand.speakers, |finding| {
                     transitions.push(finding.closed(&check.id, Closed::Gone, now));
                 });
@@ -386,6 +421,7 @@ impl Ledger {
     pub fn record(&self, report: &SweepReport) -> Vec<Transition> {
         let mut state = self.state();
         let mut transitions = Vec::new();
+        let mut is_shared = false;
         for result in &report.results {
             let Some(entry) = state.checks.get_mut(&result.id) else {
                 state.record_last_words(report, result, &mut transitions);
@@ -405,11 +441,16 @@ impl Ledger {
                     length: Duration::from_millis(milliseconds.get().into()),
                 }));
             }
+            let pinned: Vec<Pair> = entry.findings.pairs().collect();
             let mut opened = 0;
             if result.id.expect == Expect::Blocked && result.mode == Mode::Judge {
                 opened = entry.findings.record(result, &mut transitions);
             }
-            entry.result = Some(result.clone());
+            is_shared |= entry.shared.is_some();
+            entry.result = Some(match entry.shared {
+                Some(latest) => latest.with(entry.result.as_deref(), result, &pinned),
+                None => result.clone(),
+            });
             let now = view(&result.id, entry).reason_at(report.ended);
             if first || before != now {
                 let from = (!first).then_some(before);
@@ -421,13 +462,17 @@ impl Ledger {
                 count.last = Some(result.at);
             }
         }
+        if is_shared {
+            state.hear_again(report);
+        }
         let asked = (report.boundary.clone(), report.source.clone(), report.part);
         if let Some(swept) = state.sources.get_mut(&asked) {
+            let before = swept.take().map(|before| before.controls).unwrap_or_default();
             *swept = Some(Swept {
                 started: report.started,
                 completed: report.started + jiff::SignedDuration::try_from(report.took).unwrap_or_default(),
                 took: report.took,
-                controls: report.controls.clone(),
+                controls: if report.is_idle() { before } else { report.controls.clone() },
             });
             let mut of_boundary = state.sources.iter().filter(|((boundary, ..), _)| *boundary == report.boundary);
             if of_boundary.all(|(_, swept)| swept.is_some()) {
@@ -464,6 +509,20 @@ impl Ledger {
 }
 
 impl State {
+    /// Where nodes share the targets, a pod that could not speak makes every check doubtful until a sweep in which it does.
+    fn hear_again(&mut self, report: &SweepReport) {
+        let told: BTreeSet<&Arc<CheckId>> = report.results.iter().map(|result| &result.id).collect();
+        let of_sweep = |id: &CheckId| id.boundary == report.boundary && id.source == report.source;
+        for (id, entry) in self.checks.iter_mut().filter(|(id, entry)| entry.shared.is_some() && of_sweep(id)) {
+            if let (Some(latest), Some(result)) = (entry.shared, &entry.result)
+                && !told.contains(id)
+                && result.is_mute()
+            {
+                entry.result = latest.without_mutes(result);
+            }
+        }
+    }
+
     /// The last pod of an identity ended while it was probed from: what it reached is a finding that is gone.
     fn record_last_words(&mut self, report: &SweepReport, result: &CheckResult, transitions: &mut Vec<Transition>) {
         let counted = self.counts.get_mut(&(report.boundary.clone(), result.id.kind));
@@ -500,7 +559,11 @@ impl Snapshot {
 
 fn boundary_view(planned: &BoundaryPlan) -> BoundaryView {
     let boundary = &planned.boundary;
+    let (share_nodes, share_sweeps) =
+        planned.share.as_ref().map_or((1, 1), |share| (share.nodes, share.within_sweeps()));
     BoundaryView {
+        share_nodes,
+        share_sweeps,
         name: boundary.name.clone(),
         from: boundary.from.clone(),
         to: boundary.to.clone(),

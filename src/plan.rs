@@ -1,6 +1,7 @@
 //! From configuration and inventory to checks. Pure: the same input gives the same plan.
 
 mod cost;
+pub mod share;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -20,6 +21,7 @@ use crate::{
 };
 
 pub use cost::Cost;
+use share::Share;
 
 /// Everything that will be asked.
 #[derive(Debug)]
@@ -51,6 +53,8 @@ pub struct BoundaryPlan {
     pub pods: BTreeSet<(Arc<str>, IpAddr)>,
     /// True where a witness may reach the zone.
     pub witnessed: bool,
+    /// How the nodes of the cluster share the addresses; none where each probes all of them.
+    pub share: Option<Arc<Share>>,
     /// What of it is not tested, whoever asks.
     pub not_tested: Vec<NotTested>,
 }
@@ -248,6 +252,13 @@ impl Plan {
     }
 }
 
+impl BoundaryPlan {
+    /// Connects of one place to one address in a sweep, if it is not open.
+    pub const fn connects(&self) -> u32 {
+        connects(&self.boundary, self.witnessed)
+    }
+}
+
 impl ControlAddresses {
     fn new(config: &Config, source: &Source) -> Self {
         let resolver = match &config.dns.resolver {
@@ -347,6 +358,18 @@ impl Leg {
     /// What tells a part of it from all others.
     pub fn asked(&self, part: Part) -> Asked {
         (self.boundary.boundary.name.clone(), self.stand.source.identity.clone(), part)
+    }
+
+    /// How a part of it is shared with other nodes; none where all of it is asked in every sweep. What pods run on this node
+    /// nobody else can tell, and what DNS tells each node asks for itself.
+    pub fn share(&self, part: Part) -> Option<&Arc<Share>> {
+        let of_node = matches!(self.stand.speakers, Speakers::Node);
+        self.boundary.share.as_ref().filter(|share| part == Part::Reach && !of_node && share.is_partial())
+    }
+
+    /// Time between two results of the checks of one part.
+    pub fn round(&self, part: Part) -> Duration {
+        self.boundary.boundary.interval * self.share(part).map_or(1, |share| share.sweeps)
     }
 
     /// Its parts that ask something.
@@ -473,9 +496,16 @@ fn boundary_plan(config: &Config, boundary: &Boundary, source: &Arc<Identity>) -
             "it is off: one AXFR can crash CoreDNS up to 1.14.4 on dual stack",
         );
     }
+    let connects = connects(boundary, witnessed);
+    let seconds = boundary.interval.as_secs_f64();
+    let share = config.share.as_ref().map(|share| Arc::new(Share::new(share, seconds, connects, &checks)));
+    if let Some(share) = share.as_ref().filter(|_| !targets.is_empty()) {
+        not_tested.extend(share.not_tested(boundary));
+    }
     BoundaryPlan {
         boundary: boundary.clone(),
         mode: config.vantage.mode,
+        share,
         reach: checks.into(),
         namespaces: config.zones.get(&boundary.to).map(|zone| zone.namespaces.clone()).unwrap_or_default(),
         services,
@@ -484,6 +514,11 @@ fn boundary_plan(config: &Config, boundary: &Boundary, source: &Arc<Identity>) -
         witnessed,
         not_tested,
     }
+}
+
+/// Connects of one place to one address in a sweep, if it is not open: the attempts, and a witness before and after.
+const fn connects(boundary: &Boundary, witnessed: bool) -> u32 {
+    boundary.attempts + if witnessed { 2 } else { 0 }
 }
 
 /// Addresses that are the target's own; those of nodes are everybody's.

@@ -8,6 +8,7 @@ mod controls;
 mod enumerate;
 mod jobs;
 pub mod schedule;
+pub mod shares;
 mod speakers;
 mod turns;
 mod witnesses;
@@ -173,6 +174,9 @@ impl Sweeper {
         turn: &[Arc<Sandbox>],
         carried: &Carried,
     ) -> (Vec<Arc<CheckResult>>, Vec<ControlState>) {
+        if carried.is_idle() {
+            return (Vec::new(), Vec::new());
+        }
         let (speakers, mutes) = self.speakers(leg, turn, carried).await;
         let witnesses = Arc::new(self.witnesses(leg).await);
         let swept = speakers.iter().map(|speaker| Box::pin(self.reach_from(leg, speaker, &witnesses, carried)));
@@ -225,7 +229,7 @@ impl Sweeper {
         };
         let mut rounds = Transport::BOTH.map(make_rounds);
         let mut per_check: Vec<Vec<AddressSeen>> = checks.iter().map(|_| Vec::new()).collect();
-        let jobs = self.jobs(leg, speaker, &carried.pinned, &mut per_check).await;
+        let jobs = self.jobs(leg, speaker, carried, &mut per_check).await;
         self.progress.plan(jobs.len());
         run_all(&mut rounds).await;
         let stop = CancellationToken::new();

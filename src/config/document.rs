@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::scalars::{Ip, Located, OffOr, OneOrMany, PortEntry, Span, list};
+use super::scalars::{Ip, Located, NodeName, OffOr, OneOrMany, PortEntry, Span, list};
 use crate::model::ClosedRule;
 
 /// segprobe's configuration.
@@ -43,6 +43,8 @@ pub struct Document {
     /// Budgets.
     #[serde(default)]
     pub pace: Pace,
+    /// How the nodes of the cluster share the targets. Default: every agent probes all of them in every sweep.
+    pub share: Option<Located<Share>>,
     /// Bounds on the number of series in `/metrics`.
     #[serde(default)]
     pub series: Series,
@@ -223,6 +225,8 @@ pub enum KindWord {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TargetFile {
+    #[serde(default, deserialize_with = "list")]
+    pub nodes: Vec<NodeName>,
     #[serde(deserialize_with = "list")]
     pub targets: Vec<Located<Target>>,
 }
@@ -231,6 +235,8 @@ pub struct TargetFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JsonTargetFile<'a> {
+    #[serde(default)]
+    pub nodes: Vec<NodeName>,
     #[serde(borrow)]
     pub targets: Vec<&'a serde_json::value::RawValue>,
 }
@@ -456,6 +462,20 @@ impl Default for Pace {
         let number = |value| Located { value, at: Default::default() };
         Self { in_flight: number(256), per_second: number(100), spacing: Span(Duration::from_millis(200)) }
     }
+}
+
+/// How the nodes of the cluster share the targets: exactly one of `nodes_per_sweep` and `connects_per_second`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// Each address is probed by so many nodes or more in each sweep.
+    pub nodes_per_sweep: Option<Located<u32>>,
+    /// Each address gets so many connects a second, or fewer, from all nodes together; one node's at least.
+    pub connects_per_second: Option<Located<f64>>,
+    /// Names of nodes that run an agent, beside those in the target files.
+    #[serde(default, deserialize_with = "list")]
+    #[schemars(with = "Vec<NodeName>")]
+    pub nodes: Vec<NodeName>,
 }
 
 /// Bounds on the number of series.

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Config, cross_checks,
     document::{Document, JsonTargetFile, Target, TargetFile},
-    scalars::{Located, Position},
+    scalars::{Located, NodeName, Position},
 };
 use crate::model::plain;
 
@@ -162,11 +162,14 @@ fn finish(main: &Path, text: &str, mut document: Document, targets: &[(PathBuf, 
     let hash = digest(text, targets);
     let own = std::mem::take(&mut document.targets);
     let mut files = Vec::with_capacity(targets.len());
+    let mut nodes = Vec::new();
     for (path, text) in targets {
-        files.push((path.as_path(), target_file(path, text)?));
+        let (of_file, targets) = target_file(path, text)?;
+        nodes.extend(of_file);
+        files.push((path.as_path(), targets));
     }
     let files = files.into_iter().flat_map(|(path, targets)| targets.map(move |target| (path, target)));
-    cross_checks::check(main, document, own.into_iter().map(|t| (main, Ok(t))).chain(files), hash)
+    cross_checks::check(main, document, own.into_iter().map(|t| (main, Ok(t))).chain(files), nodes, hash)
 }
 
 fn read(path: &Path, most: u32) -> Result<String, Problem> {
@@ -192,11 +195,13 @@ fn document(path: &Path, text: &str) -> Result<Document, Problem> {
 /// The targets of one file, each read when it is asked for where the format allows it.
 type Targets<'a> = Box<dyn Iterator<Item = Result<Located<Target>, Problem>> + 'a>;
 
-fn target_file<'a>(path: &'a Path, text: &'a str) -> Result<Targets<'a>, Problem> {
+/// Nodes that run an agent, and targets.
+fn target_file<'a>(path: &'a Path, text: &'a str) -> Result<(Vec<NodeName>, Targets<'a>), Problem> {
     if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
         return json_targets(path, text);
     }
-    Ok(Box::new(yaml::<TargetFile>(path, text)?.targets.into_iter().map(Ok)))
+    let TargetFile { nodes, targets } = yaml(path, text)?;
+    Ok((nodes, Box::new(targets.into_iter().map(Ok))))
 }
 
 fn yaml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, Problem> {
@@ -261,7 +266,7 @@ fn with_found(message: &str, text: &str, at: Position) -> String {
     }
 }
 
-fn json_targets<'a>(path: &'a Path, text: &'a str) -> Result<Targets<'a>, Problem> {
+fn json_targets<'a>(path: &'a Path, text: &'a str) -> Result<(Vec<NodeName>, Targets<'a>), Problem> {
     let problem = |e: &serde_json::Error, base: Position| {
         let line = base.line + e.line() as u64 - 1;
         let column = if e.line() == 1 { base.column + (e.column() as u64).max(1) - 1 } else { e.column() as u64 };
@@ -273,7 +278,7 @@ fn json_targets<'a>(path: &'a Path, text: &'a str) -> Result<Targets<'a>, Proble
     let file: JsonTargetFile<'_> = serde_json::from_str(text).map_err(|e| problem(&e, start))?;
     let (mut at, mut seen) = (start, 0);
     // One at a time: as a list they would take several times the memory of what is kept of them.
-    Ok(Box::new(file.targets.into_iter().map(move |raw| {
+    let targets = file.targets.into_iter().map(move |raw| {
         // The raw value borrows from the text, so the difference of their addresses is its offset.
         let offset = raw.get().as_ptr() as usize - text.as_ptr() as usize;
         for byte in &text.as_bytes()[seen..offset] {
@@ -286,5 +291,6 @@ fn json_targets<'a>(path: &'a Path, text: &'a str) -> Result<Targets<'a>, Proble
         seen = offset;
         let value = serde_json::from_str(raw.get()).map_err(|e| problem(&e, at))?;
         Ok(Located { value, at })
-    })))
+    });
+    Ok((file.nodes, Box::new(targets)))
 }
