@@ -103,7 +103,7 @@ pub struct Memory {
 
 #[derive(Clone, Copy, Debug)]
 struct Last {
-    /// The epoch in which it was probed; before that, in which it was first seen.
+    /// The epoch in which it was probed; before that, in which it would have had its turn.
     probed: u64,
     /// What was seen failed or told nothing: it is probed once more, in the next sweep.
     again: bool,
@@ -114,17 +114,13 @@ impl Memory {
     /// turn or was doubtful as much as there is in one turn, so that making up never more than doubles the load.
     pub fn due(&mut self, share: &Arc<Share>, now: u64) -> Due {
         self.follow(share, now);
-        let sweeps = u64::from(share.sweeps.max(1));
         // Where the clock was set back, this epoch comes again.
         let since = self.swept.filter(|swept| *swept <= now).unwrap_or(now.saturating_sub(1));
-        let epochs = (now - since).min(MOST_EPOCHS).min(sweeps);
+        let epochs = (now - since).min(MOST_EPOCHS).min(share.sweeps.into());
         let (mut due, mut missed) = (Vec::new(), Vec::new());
-        let this_turn = now % sweeps;
+        let since_turn = since_turn(share, now);
         for (index, (slot, last)) in (0..).zip(share.slots().iter().zip(&self.slots)) {
-            // Epochs since its turn began, this one not included.
-            let turn = u64::from(slot.turn);
-            let ago = if turn <= this_turn { this_turn - turn } else { this_turn + sweeps - turn };
-            if ago < epochs {
+            if since_turn(slot) < epochs {
                 due.push(index);
             } else if last.again || now.saturating_sub(last.probed) > u64::from(share.within()) {
                 missed.push((last.probed, index));
@@ -146,7 +142,10 @@ impl Memory {
         }
         let known: HashMap<u64, Last> =
             self.share.slots().iter().map(|slot| slot.key).zip(self.slots.iter().copied()).collect();
-        let last = |slot: &Slot| known.get(&slot.key).copied().unwrap_or(Last { probed: now, again: false });
+        // What was never seen is as if it had had its turn: agents that start together must not make up for something together.
+        let since_turn = since_turn(share, now);
+        let new = |slot: &Slot| Last { probed: now.saturating_sub(since_turn(slot)), again: false };
+        let last = |slot: &Slot| known.get(&slot.key).copied().unwrap_or_else(|| new(slot));
         self.slots = share.slots().iter().map(last).collect();
         self.share = share.clone();
     }
@@ -164,6 +163,16 @@ impl Memory {
                 last.probed = due.epoch();
             }
         }
+    }
+}
+
+/// How many epochs ago a slot had its turn; 0 where it is now.
+fn since_turn(share: &Share, now: u64) -> impl Fn(&Slot) -> u64 {
+    let sweeps = u64::from(share.sweeps.max(1));
+    let this_turn = now % sweeps;
+    move |slot| {
+        let turn = u64::from(slot.turn);
+        if turn <= this_turn { this_turn - turn } else { (this_turn + sweeps).saturating_sub(turn) }
     }
 }
 

@@ -34,6 +34,8 @@ mod model_server;
 mod prometheus;
 mod reverse_sweep;
 mod series;
+mod share;
+mod share_simulation;
 mod slices;
 mod support;
 mod vantages;

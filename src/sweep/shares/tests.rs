@@ -85,12 +85,31 @@ fn what_was_doubtful_is_seen_once_more_and_no_oftener() {
         assert_eq!(probed, [20, 21, 30, 31], "{doubtful:?}");
     }
     // What could not be probed at all costs nobody anything: it is tried until it can be.
-    let mut memory = Memory::default();
-    let tried = (20..40).filter(|epoch| sweep(&mut memory, &share, *epoch, None).contains(&0));
+    let (mut memory, alone) = (Memory::default(), self::share(10, &[0]));
+    let tried = (20..40).filter(|epoch| sweep(&mut memory, &alone, *epoch, None).contains(&0));
     assert_eq!(tried.collect::<Vec<_>>(), [20, 21, 30, 31, 33, 34, 35, 36, 37, 38, 39]);
     let mut memory = Memory::default();
     assert_eq!(sweep(&mut memory, &share, 20, Some(Verdict::Unverified)), [0]);
     assert_eq!(sweep(&mut memory, &share, 21, GOOD), [0; 0]);
+}
+
+/// Agents that start together, and nodes whose turns move at once: what is made up for is spread like the turns were.
+#[test]
+fn nobody_makes_up_for_anything_together_with_all_others() {
+    let mut probes = [0; 128];
+    for node in 0..64 {
+        let mut memory = Memory::default();
+        let before = share(64, &[node]);
+        (1_000..1_010).for_each(|epoch| {
+            sweep(&mut memory, &before, epoch, GOOD);
+        });
+        // Its turn was moved behind the hand.
+        let after = share(64, &[(node + 32) % 64]);
+        for (probes, epoch) in probes.iter_mut().zip(1_010..) {
+            *probes += sweep(&mut memory, &after, epoch, GOOD).len();
+        }
+    }
+    assert!(probes.iter().all(|probes| (1..=3).contains(probes)), "{probes:?}");
 }
 
 /// Where nobody is listed nothing is due; a new address waits for its turn like any other.
