@@ -6,7 +6,7 @@ mod findings;
 mod shared;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -96,6 +96,8 @@ pub struct Carried {
     pub pinned: HashMap<Arc<CheckId>, Vec<Pair>>,
     /// The pod from which a DNS finding is open: it goes on asking.
     pub dns_from: Option<Arc<PodName>>,
+    /// DNS checks with open findings: they are asked in every sweep.
+    pub dns_open: HashSet<Arc<CheckId>>,
     /// The latest results of DNS checks: long lists go on where these ended.
     pub dns: HashMap<Arc<CheckId>, Arc<CheckResult>>,
     /// Where nodes share the targets, what is due to this one; none where all is due.
@@ -370,8 +372,8 @@ impl Ledger {
             }
         }
         for (leg, part) in plan.legs.iter().flat_map(|leg| leg.parts().map(move |part| (leg, part))) {
-            let round = leg.round(part);
-            for check in leg.part(part) {
+            for (index, check) in leg.part(part).iter().enumerate() {
+                let round = leg.round(part, index);
                 // With another mode it is another question: what was known of it goes the way of what is not planned.
                 let same = before.get(&check.id).is_some_and(|entry| entry.mode == check.mode);
                 let known = if same { before.remove(&check.id) } else { None };
@@ -383,7 +385,8 @@ impl Ledger {
                     shared: None,
                 });
                 entry.round = round;
-                let shared = leg.share(part).map(|_| Latest::of(&check.question));
+                // What DNS tells is told as a whole.
+                let shared = leg.share(part).filter(|_| part == Part::Reach).map(|_| Latest::of(&check.question));
                 if let (Some(latest), Some(result)) = (shared, &entry.result) {
                     entry.result = latest.keep_planned(result, &check.question, entry.shared);
                 }
@@ -497,6 +500,9 @@ impl Ledger {
                 && let Evidence::Dns(_) = &result.evidence
             {
                 carried.dns.insert(id.clone(), result.clone());
+                if entry.findings.iter().next().is_some() {
+                    carried.dns_open.insert(id.clone());
+                }
                 carried.dns_from = carried.dns_from.or_else(|| entry.findings.iter().find_map(|f| f.from.clone()));
             }
         }

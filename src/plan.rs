@@ -70,6 +70,8 @@ pub struct Leg {
     pub reach: Arc<[Check]>,
     /// What DNS tells.
     pub dns: Box<[Check]>,
+    /// How the nodes of the cluster share the DNS servers that are listed by address; none where each asks all of them.
+    pub dns_share: Option<Arc<Share>>,
     /// What its vantages may reach, and what nobody may.
     pub controls: Arc<ControlAddresses>,
     /// What is not tested from here, beside what nobody tests.
@@ -308,13 +310,20 @@ impl Leg {
         families_without_control(&planned.boundary, &reach, &controls, &mut not_tested);
         let dns = dns_checks(config, planned, &stand.source, &mut not_tested);
         let controls = Arc::new(controls);
-        Self { boundary: planned.clone(), stand, reach, dns: dns.into(), controls, not_tested }
+        let dns_share = config.share.as_ref().filter(|_| !dns.is_empty()).map(|share| {
+            let keys = dns.iter().map(|check| {
+                if is_shared(&check.question, config) { share::keys(&check.question) } else { Vec::new() }
+            });
+            Arc::new(Share::new(share, &planned.boundary, planned.connects(), keys))
+        });
+        Self { boundary: planned.clone(), stand, reach, dns: dns.into(), dns_share, controls, not_tested }
     }
 
     fn with_speakers(&self, stand: Stand) -> Self {
-        let Self { boundary, reach, dns, controls, not_tested, .. } = self;
+        let Self { boundary, reach, dns, dns_share, controls, not_tested, .. } = self;
         let (reach, dns, controls) = (reach.clone(), dns.clone(), controls.clone());
-        Self { boundary: boundary.clone(), stand, reach, dns, controls, not_tested: not_tested.clone() }
+        let (boundary, dns_share, not_tested) = (boundary.clone(), dns_share.clone(), not_tested.clone());
+        Self { boundary, stand, reach, dns, dns_share, controls, not_tested }
     }
 
     /// What is asked of the node itself.
@@ -337,6 +346,7 @@ impl Leg {
             stand: Stand { source: Arc::new(source), speakers: Speakers::Node },
             reach: [Check { id: Arc::new(id), mode, question: Question::CoResidency }].into(),
             dns: Box::default(),
+            dns_share: None,
             controls: Arc::default(),
             not_tested: Vec::new(),
         })
@@ -361,15 +371,20 @@ impl Leg {
     }
 
     /// How a part of it is shared with other nodes; none where all of it is asked in every sweep. What pods run on this node
-    /// nobody else can tell, and what DNS tells each node asks for itself.
+    /// nobody else can tell.
     pub fn share(&self, part: Part) -> Option<&Arc<Share>> {
-        let of_node = matches!(self.stand.speakers, Speakers::Node);
-        self.boundary.share.as_ref().filter(|share| part == Part::Reach && !of_node && share.is_partial())
+        let share = match (part, &self.stand.speakers) {
+            (_, Speakers::Node) => None,
+            (Part::Reach, _) => self.boundary.share.as_ref(),
+            (Part::Dns, _) => self.dns_share.as_ref(),
+        };
+        share.filter(|share| share.is_partial())
     }
 
-    /// Time between two results of the checks of one part.
-    pub fn round(&self, part: Part) -> Duration {
-        self.boundary.boundary.interval * self.share(part).map_or(1, |share| share.sweeps)
+    /// Time between two results of a check of one part, by its index.
+    pub fn round(&self, part: Part, check: usize) -> Duration {
+        let share = self.share(part).filter(|share| !share.of_check(check).is_empty());
+        self.boundary.boundary.interval * share.map_or(1, |share| share.sweeps)
     }
 
     /// Its parts that ask something.
@@ -497,8 +512,8 @@ fn boundary_plan(config: &Config, boundary: &Boundary, source: &Arc<Identity>) -
         );
     }
     let connects = connects(boundary, witnessed);
-    let seconds = boundary.interval.as_secs_f64();
-    let share = config.share.as_ref().map(|share| Arc::new(Share::new(share, seconds, connects, &checks)));
+    let keys = checks.iter().map(|check| share::keys(&check.question));
+    let share = config.share.as_ref().map(|share| Arc::new(Share::new(share, boundary, connects, keys)));
     if let Some(share) = share.as_ref().filter(|_| !targets.is_empty()) {
         not_tested.extend(share.not_tested(boundary));
     }
@@ -609,6 +624,17 @@ fn dns_servers(config: &Config, system_dns: &[SocketAddr]) -> Vec<(Arc<str>, Soc
         }
     }
     servers
+}
+
+/// Whether many nodes ask the same server: of the system's, and of link-local ones as NodeLocal DNSCache, each has its own.
+fn is_shared(question: &Question, config: &Config) -> bool {
+    let Question::Dns { server, .. } = question else { return false };
+    let is_link_local = match server.ip() {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !is_link_local
+        && config.dns.servers.iter().any(|s| matches!(s, DnsServer::Named(_, address, _) if address == server))
 }
 
 fn dns_check(

@@ -202,12 +202,18 @@ impl Sweeper {
 
     /// What DNS tells, to one speaker.
     async fn ask_dns(self: &Arc<Self>, leg: &Leg, turn: &[Arc<Sandbox>], carried: &Carried) -> Vec<Arc<CheckResult>> {
+        let is_due =
+            |(index, check): &(usize, &Check)| carried.is_due(*index, 0) || carried.dns_open.contains(&check.id);
+        let due: Vec<&Check> = leg.dns.iter().enumerate().filter(is_due).map(|(_, check)| check).collect();
+        if due.is_empty() {
+            return Vec::new();
+        }
         match self.asker(leg, turn, carried).await {
             Ok(speaker) => {
-                let asked = self.spawn_dns(leg, &Arc::new(speaker), carried);
+                let asked = self.spawn_dns(leg, &due, &Arc::new(speaker), carried);
                 asked.join_all().await.into_iter().flatten().collect()
             }
-            Err(mute) => leg.dns.iter().map(|check| unasked(check, Some(&mute.pod), mute.reason, carried)).collect(),
+            Err(mute) => due.iter().map(|check| unasked(check, Some(&mute.pod), mute.reason, carried)).collect(),
         }
     }
 

@@ -43,7 +43,8 @@ pub struct Document {
     /// Budgets.
     #[serde(default)]
     pub pace: Pace,
-    /// How the nodes of the cluster share the targets. Default: every agent probes all of them in every sweep.
+    /// How the nodes of the cluster share the targets, and the DNS servers that are listed by address. Default: every agent
+    /// probes all of them in every sweep.
     pub share: Option<Located<Share>>,
     /// Bounds on the number of series in `/metrics`.
     #[serde(default)]

@@ -13,7 +13,10 @@ use crate::{
     },
     model::{AddressKind, ClosedRule, Via},
     observation::{TcpOutcome, TcpSeen},
-    plan::{Check, NotTested, Question, share::Share},
+    plan::{
+        Check, NotTested, Question,
+        share::{Share, Slot},
+    },
 };
 
 const ROUND: Duration = Duration::from_secs(30);
@@ -93,6 +96,7 @@ fn plan_shared(boundaries: Vec<(Boundary, Vec<Check>)>, speakers: &Speakers, sha
             stand: Stand { source: source.clone(), speakers: speakers.clone() },
             reach: checks,
             dns: Box::default(),
+            dns_share: None,
             controls: Arc::default(),
             not_tested: Vec::new(),
         })
@@ -737,6 +741,7 @@ fn from_identities(names: &[&str]) -> (Plan, Vec<Arc<CheckId>>) {
             stand: Stand { source, speakers: speakers(&[name]) },
             reach: [tcp(&id, Endpoint, [Address::Ip(ip(1))])].into(),
             dns: Box::default(),
+            dns_share: None,
             controls: Arc::default(),
             not_tested: Vec::new(),
         };
@@ -832,7 +837,7 @@ fn a_snapshot_is_made_once_for_all_that_ask_and_never_changes() {
 fn shared(addresses: &[u8], speakers: &Speakers) -> (Plan, Arc<CheckId>) {
     let id = id("b", Expect::Blocked, CheckKind::TcpConnect, "ledger:5432");
     let check = tcp(&id, Endpoint, addresses.iter().map(|last| Address::Ip(ip(*last))));
-    let share = Share::of_slots(12, 4, Box::default());
+    let share = Share::of_slots(12, 4, addresses.iter().map(|last| Slot { key: u64::from(*last), turn: 0 }).collect());
     (plan_shared(vec![(boundary("b", Expect::Blocked), vec![check])], speakers, Some(share)), id)
 }
 

@@ -8,7 +8,7 @@
 
 use std::{net::IpAddr, ops::Range, sync::Arc, time::Duration};
 
-use super::{Check, NotTested, Question};
+use super::{NotTested, Question};
 use crate::{
     config::{Address, Boundary, ShareConfig, ShareOf},
     model::Transport,
@@ -41,33 +41,38 @@ pub struct Slot {
 }
 
 impl Share {
-    /// The share of one boundary. `connects` is what one node sends to an address in one sweep at most.
-    pub(super) fn new(config: &ShareConfig, interval_seconds: f64, connects: u32, checks: &[Check]) -> Self {
+    /// The share of what one boundary asks. `keys` are of each check, in their order; one without any is asked in every sweep.
+    /// `connects` is what one node sends to an address in one sweep at most.
+    pub(super) fn new(
+        config: &ShareConfig,
+        boundary: &Boundary,
+        connects: u32,
+        keys: impl ExactSizeIterator<Item = Vec<u64>>,
+    ) -> Self {
         let members = Members::new(&config.nodes, &config.own);
         let per_sweep = match config.of {
             ShareOf::NodesPerSweep(least) => PerSweep::AtLeast(least),
             ShareOf::ConnectsPerSecond(budget) => {
+                let most = budget * boundary.interval.as_secs_f64() / f64::from(connects);
                 // Rounds down, and takes what is no number of nodes for one.
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates by definition")]
-                let most = (budget * interval_seconds / f64::from(connects)) as u32;
-                PerSweep::AtMost(most)
+                PerSweep::AtMost(most as u32)
             }
         };
-        let sweeps = per_sweep.sweeps(members.count());
-        let mut first = Vec::with_capacity(checks.len() + 1);
-        let mut slots = Vec::new();
-        // Where everything is due in every sweep, or nothing ever, nobody asks for turns.
-        for check in checks.iter().filter(|_| sweeps > 1) {
+        let (nodes, sweeps) = (members.count(), per_sweep.sweeps(members.count()));
+        let mut share = Self { nodes, sweeps, is_listed: members.is_listed, ..Self::default() };
+        // Where everything is due in every sweep nobody asks for turns.
+        if share.is_partial() {
+            let mut first = Vec::with_capacity(keys.len() + 1);
+            let mut slots = Vec::new();
+            for keys in keys {
+                first.push(slot_number(slots.len()));
+                slots.extend(keys.into_iter().map(|key| Slot { key, turn: members.turn(key, sweeps) }));
+            }
             first.push(slot_number(slots.len()));
-            let Question::Reach { transport, addresses, port, .. } = &check.question else { continue };
-            let key = |address: &Address| key(address, *port, *transport);
-            let name = addresses.iter().find(|address| matches!(address, Address::Name(_)));
-            let keys = name.into_iter().chain(addresses.iter().filter(|_| name.is_none())).map(key);
-            slots.extend(keys.map(|key| Slot { key, turn: members.turn(key, sweeps) }));
+            (share.first, share.slots) = (first.into(), slots.into());
         }
-        first.push(slot_number(slots.len()));
-        let (first, slots) = (first.into(), slots.into());
-        Self { nodes: members.count(), sweeps, is_listed: members.is_listed, first, slots }
+        share
     }
 
     /// The same of slots that are known: one check, each address by itself.
@@ -95,10 +100,15 @@ impl Share {
     pub(super) fn not_tested(&self, boundary: &Boundary) -> Vec<NotTested> {
         let note = |what: String, why: String| NotTested { boundary: boundary.name.clone(), what, why };
         let mut notes = Vec::new();
+        let dns = if boundary.techniques.is_empty() {
+            ""
+        } else {
+            " and what DNS servers that are listed by address tell of it"
+        };
         if self.nodes == 0 {
             let why = "`share` is configured, and no node is listed, neither in a target file nor in share.nodes: how many \
                        agents there are is not known, and all of them at once could be too many";
-            notes.push(note(format!("what can be reached in zone `{}`", boundary.to), why.into()));
+            notes.push(note(format!("what can be reached in zone `{}`{dns}", boundary.to), why.into()));
         } else if self.is_partial() {
             // Without the number of nodes: it changes often, and this is told again whenever it changes.
             let round = boundary.interval * self.sweeps;
@@ -107,8 +117,10 @@ impl Share {
                 self.sweeps,
                 in_words(round)
             );
-            notes
-                .push(note(format!("in each sweep more than a share of the addresses of zone `{}`", boundary.to), why));
+            notes.push(note(
+                format!("in each sweep more than a share of the addresses of zone `{}`{dns}", boundary.to),
+                why,
+            ));
         }
         if self.nodes > 0 && !self.is_listed {
             let why = "its name is in no list of nodes: it takes a share as if it were, of which the others know nothing; \
@@ -165,10 +177,10 @@ impl Due {
         Self { share, epoch, slots }
     }
 
-    /// Whether an address of a check is due, both by their index.
+    /// Whether an address of a check is due, both by their index. What nobody shares is always due.
     pub fn has(&self, check: usize, address: usize) -> bool {
         let of_check = self.share.of_check(check);
-        let Some(last) = of_check.clone().last() else { return false };
+        let Some(last) = of_check.clone().last() else { return true };
         let slot = slot_number((of_check.start + address).min(last));
         self.slots.binary_search(&slot).is_ok()
     }
@@ -261,6 +273,19 @@ pub fn turn(rank: u32, nodes: u32, sweeps: u32) -> u32 {
 /// What the nodes are ordered by for a target.
 pub const fn score(target: u64, node: u64) -> u64 {
     mix(target ^ node)
+}
+
+/// The keys of what a check asks: each address by itself; or a name, with all beside it; or a server.
+pub(super) fn keys(question: &Question) -> Vec<u64> {
+    match question {
+        Question::Reach { transport, addresses, port, .. } => {
+            let name = addresses.iter().find(|address| matches!(address, Address::Name(_)));
+            let alone = addresses.iter().filter(|_| name.is_none());
+            name.into_iter().chain(alone).map(|address| key(address, *port, *transport)).collect()
+        }
+        Question::Dns { server, .. } => vec![key(&Address::Ip(server.ip()), server.port(), Transport::Udp)],
+        Question::CoResidency => Vec::new(),
+    }
 }
 
 /// What tells an address and port from all others.

@@ -174,9 +174,12 @@ impl Sweeping {
                 () = tokio::time::sleep_until(due), if is_wanted && !sweeps => {
                     let leg = self.legs.borrow_and_update().clone();
                     let due = self.shares.due(&self.asked, &leg);
-                    let turn = match &due {
-                        None => self.waiters.next(&self.asked, &leg.stand.speakers),
-                        Some(_) => self.waiters.all(&self.asked, &leg.stand.speakers),
+                    let speakers = &leg.stand.speakers;
+                    let turn = match (&due, self.asked.2) {
+                        (Some(_), Part::Reach) => self.waiters.all(&self.asked, speakers),
+                        // Who asks DNS has its turn when there is something to ask, or the same would always ask the same.
+                        (Some(due), Part::Dns) if !(0..leg.dns.len()).any(|check| due.has(check, 0)) => Vec::new(),
+                        _ => self.waiters.next(&self.asked, speakers),
                     };
                     let carried = Carried { due, ..self.ledger.carried(&leg) };
                     running.push(self.sweep(Why::Due, leg, turn, carried));

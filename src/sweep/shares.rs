@@ -10,8 +10,8 @@ use jiff::Timestamp;
 
 use crate::{
     config::Address,
-    ledger::{Evidence, SweepReport},
-    model::Verdict,
+    ledger::{CheckResult, Evidence, SweepReport},
+    model::{CheckId, Verdict},
     observation::AddressSeen,
     plan::{
         Asked, Check, Leg, Question,
@@ -51,14 +51,16 @@ impl Shares {
 
     /// A sweep of what was due is over.
     pub(super) fn done(&self, asked: &Asked, leg: &Leg, due: &Due, report: &SweepReport) {
-        let mut results = report.results.iter().peekable();
+        let results: HashMap<&Arc<CheckId>, &CheckResult> =
+            report.results.iter().map(|result| (&result.id, &**result)).collect();
         let mut seen = Vec::with_capacity(due.slots().len());
         let mut slots = due.slots().iter().peekable();
-        for (index, check) in leg.reach.iter().enumerate() {
-            // Results stand in the order of the checks.
-            let result = results.next_if(|result| result.id == check.id);
-            while let Some(slot) = slots.next_if(|slot| due.share().of_check(index).contains(&(**slot as usize))) {
-                seen.push(result.and_then(|result| worst(due, index, *slot, check, &result.evidence)));
+        for (index, check) in leg.part(asked.2).iter().enumerate() {
+            let of_check = due.share().of_check(index);
+            while let Some(slot) = slots.next_if(|slot| of_check.contains(&(**slot as usize))) {
+                let in_check = *slot as usize - of_check.start;
+                let alone = of_check.len() > 1;
+                seen.push(results.get(&check.id).and_then(|result| worst(check, result, in_check, alone)));
             }
         }
         if let Some(memory) = self.memories().get_mut(asked) {
@@ -76,19 +78,19 @@ impl Shares {
     }
 }
 
-/// The worst that was seen at a slot of a check; none where it was not probed.
-fn worst(due: &Due, index: usize, slot: u32, check: &Check, evidence: &Evidence) -> Option<Verdict> {
-    let (Evidence::Reach(addresses), Question::Reach { addresses: asked, .. }) = (evidence, &check.question) else {
-        return None;
+/// The worst that was seen of one of a check's addresses where each has a turn of its own, else of all; none where that was not
+/// probed.
+fn worst(check: &Check, result: &CheckResult, address: usize, alone: bool) -> Option<Verdict> {
+    let (Evidence::Reach(addresses), Question::Reach { addresses: asked, .. }) = (&result.evidence, &check.question)
+    else {
+        return Some(result.reason.verdict());
     };
-    let of_check = due.share().of_check(index);
-    let address = asked.get((slot as usize).saturating_sub(of_check.start));
-    let is_of_slot = |seen: &AddressSeen| match address {
-        Some(Address::Ip(ip)) if of_check.len() == asked.len() => seen.address.is_some_and(|at| at.ip() == *ip),
-        // All of a check with a name. One that was not resolved was asked, too.
+    let is_it = |seen: &AddressSeen| match asked.get(address) {
+        Some(Address::Ip(ip)) if alone => seen.address.is_some_and(|at| at.ip() == *ip),
+        // A name that was not resolved was asked, too.
         _ => seen.address.is_some() || !seen.attempts.is_empty(),
     };
-    addresses.iter().filter(|(seen, _)| is_of_slot(seen)).map(|(_, reason)| reason.verdict()).min()
+    addresses.iter().filter(|(seen, _)| is_it(seen)).map(|(_, reason)| reason.verdict()).min()
 }
 
 /// When each slot of a share was last probed.
@@ -118,6 +120,9 @@ impl Memory {
         let since = self.swept.filter(|swept| *swept <= now).unwrap_or(now.saturating_sub(1));
         let epochs = (now - since).min(MOST_EPOCHS).min(share.sweeps.into());
         let (mut due, mut missed) = (Vec::new(), Vec::new());
+        if share.nodes == 0 {
+            return Due::new(share.clone(), now, Box::default());
+        }
         let since_turn = since_turn(share, now);
         for (index, (slot, last)) in (0..).zip(share.slots().iter().zip(&self.slots)) {
             if since_turn(slot) < epochs {

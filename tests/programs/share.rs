@@ -12,7 +12,11 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::support::{Agent, SOON, directory, http, listen, loopback, segprobe, wait_for, write_config};
+use crate::support::{
+    Agent, SOON, directory,
+    dns::{honest, leaky, serve},
+    find, http, listen, loopback, segprobe, wait_for, write_config,
+};
 
 /// The shortest that one attempt of 2 s allows.
 const INTERVAL: Duration = Duration::from_millis(6_100);
@@ -252,4 +256,59 @@ fn the_plan_shows_what_a_share_costs_and_a_check_probes_all() {
     let ended = segprobe(&[&["check"], &place[..]].concat());
     assert_eq!((ended.code, accepted.lock().unwrap().len()), (Some(1), 5), "{ended:?}");
     assert!(!ended.stdout.contains("share"), "{ended:?}");
+}
+
+/// Queries that an agent has sent.
+fn queries(agent: &Agent) -> f64 {
+    agent.page().all("segprobe_dns_queries_total", &[]).iter().map(|sample| sample.value).sum()
+}
+
+/// A server that many nodes ask is asked by each of them in turn; one that tells, by who heard it in every sweep.
+#[test]
+fn dns_servers_are_asked_in_turns() {
+    let (_held, control) = listen();
+    let honest_server = serve(|query, to| to.send(&honest(query)), None);
+    let leaky_server = serve(|query, to| to.send(&leaky(query)), None);
+    let start = |name: &str, server: SocketAddr| {
+        let text = format!(
+            "zones: {{low: {{namespaces: [web]}}, high: {{namespaces: [payments]}}}}
+boundaries: [{{name: b, from: low, to: high, interval: {}ms, tcp: {{attempts: 1}}}}]
+vantage: {{namespace: web}}
+controls: {{positive: [{{tcp: '{control}'}}]}}
+dns: {{resolver: 127.0.0.1:1, timeout: 500ms, ask_again: 500ms, queries_per_second: 1000, servers: [{{name: s, address: '{server}'}}]}}
+share: {{nodes_per_sweep: 1, nodes: [node-a, node-b]}}
+",
+            INTERVAL.as_millis()
+        );
+        let directory = directory();
+        let path = write_config(directory.path(), &text);
+        (Agent::start(directory.path(), &path, &["--node.name", name]), directory)
+    };
+    next_epoch();
+    let agents =
+        [("node-a", honest_server), ("node-b", honest_server), ("node-a", leaky_server), ("node-b", leaky_server)]
+            .map(|(name, server)| start(name, server));
+    // Each had its turn.
+    (0..3).for_each(|_| {
+        next_epoch();
+    });
+    let verdict = |agent: &Agent| find(&agent.checks(), "srv-wildcard", "s")["verdict"].as_str().unwrap().to_owned();
+    let verdicts = agents.each_ref().map(|(agent, _)| verdict(agent));
+    assert!(verdicts[2..] == ["fail", "fail"] && !verdicts[..2].contains(&"fail".to_owned()), "{verdicts:?}");
+    let mut asked = [0; 4];
+    let mut before = agents.each_ref().map(|(agent, _)| queries(agent));
+    for _ in 0..4 {
+        next_epoch();
+        let now = agents.each_ref().map(|(agent, _)| queries(agent));
+        for (asked, (before, now)) in asked.iter_mut().zip(before.iter().zip(now)) {
+            *asked += u32::from(now > *before);
+        }
+        before = now;
+    }
+    // One that begins later each time may leave out an interval.
+    assert!(
+        asked[..2].iter().all(|sweeps| (1..=3).contains(sweeps)) && (3..=5).contains(&(asked[0] + asked[1])),
+        "{asked:?}"
+    );
+    assert!(asked[2..].iter().all(|sweeps| *sweeps >= 3), "{asked:?}");
 }

@@ -8,7 +8,11 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{config::parse, inventory::stands::Stand, plan::plan};
+use crate::{
+    config::parse,
+    inventory::stands::Stand,
+    plan::{Part, plan},
+};
 
 fn names(count: usize) -> Vec<Arc<str>> {
     (0..count).map(|i| format!("node-{i}").into()).collect()
@@ -201,7 +205,7 @@ fn each_address_by_itself_and_a_name_with_all_of_its_check() {
         [has(0, 1), has(1, 2), has(2, 1), has(3, 2), has(4, 2)].concat(),
         [false, false, true, false, false, false, true, true]
     );
-    assert!(!due.has(9, 0));
+    assert!(due.has(5, 0), "what nobody shares is always due");
 }
 
 #[test]
@@ -249,6 +253,39 @@ fn what_is_not_tested_is_said() {
     config.share.as_mut().unwrap().own = "a".into();
     let plan = plan(&config, &[Stand::own(&config, &[], "web")]);
     assert!(plan.not_tested.iter().any(|gap| gap.why == why), "{:?}", plan.not_tested);
+}
+
+/// Servers that all nodes have in common have turns like addresses; what each node has for itself is asked in every sweep.
+#[test]
+fn dns_servers_that_many_ask_are_shared() {
+    let text = format!(
+        "{}share: {{nodes_per_sweep: 1, nodes: [a, b, c, d]}}\n",
+        HEAD.replace(", dns: off", "").replace(
+            "dns: {resolver: 127.0.0.1:1}",
+            "dns: {resolver: 127.0.0.1:1, servers: [system, 10.96.0.10, {name: node-local, address: 169.254.20.10}]}"
+        )
+    );
+    let mut config = parse(Path::new("f.yaml"), &text).unwrap();
+    config.share.as_mut().unwrap().own = "a".into();
+    let plan = plan(&config, &[Stand::own(&config, &["127.0.0.53:53".parse().unwrap()], "web")]);
+    let leg = &plan.legs[0];
+    let share = leg.share(Part::Dns).unwrap();
+    assert_eq!((share.nodes, share.sweeps), (4, 4));
+    let nothing = Due::new(share.clone(), 0, Box::default());
+    let interval = Duration::from_secs(20);
+    for (index, check) in leg.dns.iter().enumerate() {
+        let is_shared = &*check.id.target == "10.96.0.10";
+        assert_eq!(!nothing.has(index, 0), is_shared, "{}", check.id);
+        assert_eq!(leg.round(Part::Dns, index), if is_shared { 4 * interval } else { interval }, "{}", check.id);
+    }
+    // All techniques of a server have its turn together: its controls are around them all.
+    let keys: BTreeSet<u64> = share.slots().iter().map(|slot| slot.key).collect();
+    assert!(keys.len() == 1 && share.slots().len() == 5, "{:?}", share.slots());
+    let alone = format!("{}share: {{nodes_per_sweep: 1, nodes: [a]}}\n", HEAD.replace(", dns: off", ""));
+    let mut config = parse(Path::new("f.yaml"), &alone).unwrap();
+    config.share.as_mut().unwrap().own = "a".into();
+    let plan = super::super::plan(&config, &[Stand::own(&config, &["127.0.0.53:53".parse().unwrap()], "web")]);
+    assert!(plan.legs[0].share(Part::Dns).is_none() && plan.legs[0].share(Part::Reach).is_none());
 }
 
 #[test]
