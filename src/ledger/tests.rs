@@ -878,6 +878,21 @@ fn a_share_of_the_addresses_is_no_verdict_over_all() {
     assert_eq!(bench.served(&id), Reason::Reached);
 }
 
+/// A failure is as old as the last: nothing pins those of what must be open, and one that is old must not hide a new one.
+#[test]
+fn an_old_failure_makes_no_new_one_stale() {
+    let id = id("b", Expect::Open, CheckKind::TcpConnect, "ledger:5432");
+    let check = tcp(&id, Endpoint, [Address::Ip(ip(1)), Address::Ip(ip(2))]);
+    let share = Share::of_slots(12, 4, [1, 2].map(|key| Slot { key, turn: 0 }).into());
+    let of_open = vec![(boundary("b", Expect::Open), vec![check])];
+    let mut bench = Bench::new(&plan_shared(of_open, &Speakers::Own, Some(share)));
+    bench.sweep(&id, Endpoint, &[(1, true, Reason::NotReached)]);
+    bench.now += 13 * ROUND;
+    assert_eq!(bench.served(&id), Reason::Stale);
+    bench.sweep(&id, Endpoint, &[(2, true, Reason::NotReached)]);
+    assert_eq!(bench.served(&id), Reason::NotReached);
+}
+
 #[test]
 fn only_what_was_probed_counts_for_a_finding() {
     let (plan, id) = shared(&[1, 2], &Speakers::Own);

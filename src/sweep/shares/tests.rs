@@ -93,23 +93,21 @@ fn what_was_doubtful_is_seen_once_more_and_no_oftener() {
     assert_eq!(sweep(&mut memory, &share, 21, GOOD), [0; 0]);
 }
 
-/// Agents that start together, and nodes whose turns move at once: what is made up for is spread like the turns were.
+/// Agents that start together, and miss their first turn together because nodes come or go: what they make up for is spread like
+/// the turns were.
 #[test]
 fn nobody_makes_up_for_anything_together_with_all_others() {
-    let mut probes = [0; 128];
-    for node in 0..64 {
+    let mut probes = [0; 57];
+    // The hand stands at 40. Who would be next has its turn just behind it now, and again at 1,098 only.
+    for node in 17..40 {
         let mut memory = Memory::default();
-        let before = share(64, &[node]);
-        (1_000..1_010).for_each(|epoch| {
-            sweep(&mut memory, &before, epoch, GOOD);
-        });
-        // Its turn was moved behind the hand.
-        let after = share(64, &[(node + 32) % 64]);
-        for (probes, epoch) in probes.iter_mut().zip(1_010..) {
+        let (before, after) = (share(64, &[node]), share(64, &[10]));
+        assert!((1_000..1_041).all(|epoch| sweep(&mut memory, &before, epoch, GOOD).is_empty()));
+        for (probes, epoch) in probes.iter_mut().zip(1_041..) {
             *probes += sweep(&mut memory, &after, epoch, GOOD).len();
         }
     }
-    assert!(probes.iter().all(|probes| (1..=3).contains(probes)), "{probes:?}");
+    assert!(probes.iter().sum::<usize>() >= 20 && probes.iter().all(|probes| *probes <= 2), "{probes:?}");
 }
 
 /// Where nobody is listed nothing is due; a new address waits for its turn like any other.
