@@ -5,7 +5,7 @@ use std::{env, fs, path::Path, sync::Arc, thread};
 
 use segprobe::{
     model::Verdict,
-    plan::share::{PerSweep, Share, Slot, hash, score, turn},
+    plan::share::{Members, PerSweep, Share, Slot, hash, score, turn},
     sweep::shares::Memory,
 };
 
@@ -173,7 +173,8 @@ fn live(cluster: &Cluster, number: usize, seen: &mut Seen) {
     }
 }
 
-/// A node's share as it knows the others: itself among them, listed or not. As [`segprobe::plan::share::Members`] has it.
+/// A node's share as it knows the others: itself among them, listed or not. The engine's [`Members`] come to the same, and look at
+/// all nodes for each target, which is too much for all nodes at once.
 fn share_of(cluster: &Cluster, version: &Version, own: u64) -> Share {
     let is_listed = version.members.binary_search(&own).is_ok();
     let nodes = (version.members.len() + usize::from(!is_listed)) as u32;
@@ -184,6 +185,20 @@ fn share_of(cluster: &Cluster, version: &Version, own: u64) -> Share {
         Slot { key: *target, turn: turn(rank, nodes, sweeps) }
     };
     Share::of_slots(nodes, sweeps, cluster.targets.iter().zip(&version.orders).map(slot).collect())
+}
+
+/// That they do, for some nodes, the last of which is not in the first list.
+fn assert_as_the_engine_has_it(cluster: &Cluster, count: usize) {
+    let text = |number: usize| -> Arc<str> { format!("node-{number}").into() };
+    let names: Vec<Arc<str>> = (0..count).map(text).collect();
+    for number in (0..count).step_by(count.div_ceil(5)).chain([count]) {
+        let members = Members::new(&names, &text(number));
+        let share = share_of(cluster, &cluster.versions[0], name(number));
+        assert_eq!(members.count(), share.nodes);
+        for slot in share.slots() {
+            assert_eq!(slot.turn, members.turn(slot.key, share.sweeps), "node {number} of {count}");
+        }
+    }
 }
 
 impl Seen {
@@ -266,6 +281,7 @@ fn times(seconds: [f64; 3]) -> String {
 fn row(count: usize, rounds: f64) -> String {
     let round = f64::from(sweeps(count));
     let cluster = Cluster::new(count, 3, rounds, CHURN);
+    assert_as_the_engine_has_it(&cluster, count);
     let seen = Seen::of(&cluster, 0..cluster.nodes.len());
 
     // Each sweep of each target, but for the first ones and the last, which are not whole.

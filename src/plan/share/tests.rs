@@ -145,8 +145,8 @@ proptest! {
             match per_sweep {
                 PerSweep::AtLeast(_) => {
                     prop_assert!(smallest >= bound.min(nodes), "{:?}", sizes);
-                    // A quarter for the rounding of sweeps, that of the nodes before it, and one.
-                    prop_assert!(largest <= bound * 5 / 4 * 2 + 1, "{:?}", sizes);
+                    let most = if nodes >= 4 * bound { (5 * bound).div_ceil(4) } else { 2 * bound - 1 };
+                    prop_assert!(largest <= most, "{:?}", sizes);
                 }
                 PerSweep::AtMost(_) => prop_assert!(largest <= bound.max(2), "{:?}", sizes),
             }
