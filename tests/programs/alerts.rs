@@ -13,7 +13,7 @@ use segprobe::model::{CheckKind, Expect, Reason, Verdict, Via};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::support::{SOON, have, process};
+use crate::support::{SOON, have, process, reference};
 
 const RULE_FILE: &str = "manifests/alerts/segprobe.rules.yaml";
 
@@ -174,36 +174,11 @@ const OTHERS: [(&str, &[&str]); 7] = [
     ("kube_daemonset_status_desired_number_scheduled", &["daemonset"]),
 ];
 
-/// What discovery brings with it. To be removed here when it is there.
-const AWAITED: [(&str, &[&str]); 3] = [
-    ("segprobe_targets_heartbeat_timestamp_seconds", &["file"]),
-    ("segprobe_discovery_heartbeat_interval_seconds", &[]),
-    ("segprobe_discovery_targets_left_out", &[]),
-];
-const AWAITED_REASON: &str = "unconfirmed-address";
-
-/// The labels of each metric, as the table of the README has them.
+/// The labels of each metric, as the reference has them.
 fn exported() -> BTreeMap<String, BTreeSet<String>> {
-    let readme = read("README.md");
-    let code: String = files("src/export", "rs").into_iter().map(read).collect();
-    let mut metrics = BTreeMap::new();
-    for line in readme.lines().filter(|line| line.starts_with("| `segprobe_")) {
-        let columns: Vec<&str> = line.split('|').collect();
-        let words = |text: &str| -> BTreeSet<String> {
-            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-            words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
-        };
-        for name in columns[1].split(',').map(|name| name.trim().trim_matches('`')) {
-            assert!(code.contains(&format!("\"{name}\"")), "{name} is in the README, and not in the code");
-            metrics.insert(name.to_owned(), words(columns[3]));
-        }
-    }
-    assert!(metrics.len() > 20, "the README's table of metrics has another form: {metrics:?}");
-    let is_there = |name: &str| metrics.contains_key(name) || reasons().contains(&name);
-    for name in AWAITED.map(|(name, _)| name).into_iter().chain([AWAITED_REASON]) {
-        assert!(!is_there(name), "{name} is no longer awaited: remove it from the list");
-    }
-    for (name, labels) in OTHERS.into_iter().chain(AWAITED) {
+    let told = reference::metrics("Agents").into_iter().chain(reference::metrics("Discovery"));
+    let mut metrics: BTreeMap<_, _> = told.map(|(name, metric)| (name, metric.labels)).collect();
+    for (name, labels) in OTHERS {
         metrics.insert(name.to_owned(), labels.iter().map(|&label| label.to_owned()).collect());
     }
     metrics
@@ -220,7 +195,7 @@ fn words(label: &str) -> Option<Vec<&'static str>> {
         "expect" => Expect::ALL.iter().map(|word| word.as_str()).collect(),
         "check" => CheckKind::ALL.iter().map(|word| word.as_str()).collect(),
         "via" => Via::ALL.iter().map(|word| word.as_str()).collect(),
-        "reason" => [reasons(), vec![AWAITED_REASON]].concat(),
+        "reason" => reasons(),
         _ => return None,
     })
 }
