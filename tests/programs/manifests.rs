@@ -127,9 +127,7 @@ fn the_oldest_and_the_newest_kubectl_render_the_same() {
 fn without_hashes(text: &str) -> String {
     let is_hash = |word: &str| word.len() == 10 && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let line = |line: &str| match line.rsplit_once('-') {
-        Some((start, hash)) if start.contains("name: segprobe-") && start.ends_with("-config") && is_hash(hash) => {
-            start.to_owned()
-        }
+        Some((start, hash)) if start.contains("name: segprobe-config") && is_hash(hash) => start.to_owned(),
         _ => line.to_owned(),
     };
     text.lines().map(line).collect::<Vec<_>>().join("\n")
@@ -148,7 +146,7 @@ fn drop_empty(value: &mut Value) {
 #[test]
 fn hashes_are_cut_off_generated_names_alone() {
     assert_eq!(without_hashes("name: segprobe-config-k76c95ct42"), "name: segprobe-config");
-    assert_eq!(without_hashes("name: segprobe-pods-config-k76c95ct42"), "name: segprobe-pods-config");
+    assert_eq!(without_hashes("name: segprobe-config-pods-k76c95ct42"), "name: segprobe-config-pods");
     assert_eq!(
         without_hashes("name: segprobe-k76c95ct42\nname: segprobe-config"),
         "name: segprobe-k76c95ct42\nname: segprobe-config"

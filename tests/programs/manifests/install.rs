@@ -17,18 +17,22 @@ fn the_installation_that_is_told_renders() {
     if !have("kubectl") {
         return;
     }
-    let [installation, knob, config] = &blocks()[..] else { panic!("docs/install.md has other blocks of YAML") };
+    let [installation, agent] = &blocks()[..] else { panic!("docs/install.md has other blocks of YAML") };
     let directory = directory();
     let at = directory.path();
-    // Copies, because kustomize takes no patch from outside of its folder.
-    fs::create_dir(at.join("segprobe")).unwrap();
+    // Copies, because kustomize takes no file from outside of its folder.
+    for folder in ["segprobe", "agent"] {
+        fs::create_dir(at.join(folder)).unwrap();
+    }
     for part in ["manifests", "dashboards"] {
         let mut copy = Command::new("cp");
         copy.arg("-r").arg(root().join(part)).arg(at.join("segprobe"));
         assert!(copy.status().unwrap().success());
     }
-    fs::write(at.join("kustomization.yaml"), [installation.as_str(), knob, config].concat()).unwrap();
-    fs::write(at.join("segprobe.yaml"), "of: mine\n").unwrap();
+    fs::write(at.join("kustomization.yaml"), installation).unwrap();
+    fs::write(at.join("agent/kustomization.yaml"), agent).unwrap();
+    fs::write(at.join("agent/segprobe.yaml"), "of: mine\n").unwrap();
+    fs::copy(root().join("manifests/knobs/untainted-nodes.yaml"), at.join("agent/untainted-nodes.yaml")).unwrap();
     for kubectl in kubectls() {
         let objects = documents(&kustomize_at(&kubectl, at));
         let templates = templates(&objects);
