@@ -41,7 +41,7 @@ words! {
         TwoZones = "two-zones",
         /// A range of ClusterIPs in which no free address was found, or none is known: there is no negative control.
         NoFreeAddress = "no-free-address",
-        /// A port that the negative controls are not tried on: they have 256 at most.
+        /// A port that the negative controls are not tried on: they have 16 at most.
         NegativePort = "negative-port",
     }
 }
