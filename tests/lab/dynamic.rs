@@ -44,10 +44,10 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// Only the low vantage is kept away.
-const POLICY: &str = "$ip saddr $client tcp dport 5432 drop";
+pub const POLICY: &str = "$ip saddr $client tcp dport 5432 drop";
 
 /// A network with an open target, and a configuration that tests it.
-fn lab(family: Family) -> Result<(Network, Servers, Knobs), Failed> {
+pub fn lab(family: Family) -> Result<(Network, Servers, Knobs), Failed> {
     let network = Network::new()?;
     let open = |text: &str| (fill(text, family).parse::<SocketAddr>().expect("an address"), Temper::Open);
     let target = SocketAddr::new(fill("$target", family).parse()?, PORT);
@@ -63,7 +63,7 @@ fn lab(family: Family) -> Result<(Network, Servers, Knobs), Failed> {
     Ok((network, servers, knobs))
 }
 
-fn rules(network: &Network, family: Family, rules: &[&str]) -> Result<(), String> {
+pub fn rules(network: &Network, family: Family, rules: &[&str]) -> Result<(), String> {
     network.router.rules(Hook::Forward, &rules.iter().map(|rule| fill(rule, family)).collect::<Vec<_>>())
 }
 

@@ -3,6 +3,7 @@
 // Everything here is a test, although no `#[test]` says so: a test may fail by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod alertmanager;
 #[path = "../support/cluster_dns.rs"]
 mod cluster_dns;
 mod dns;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
     }
     // The scenarios whose networks change at a moment first, the DNS servers' load last.
     let trials = [
+        alertmanager::trials(),
         dynamic::trials(),
         netns::trials(),
         scenario_trials(),

@@ -10,6 +10,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts that come back as floats")]
 
 mod agent;
+mod alerts;
 mod bind9;
 mod caches;
 mod check;
@@ -19,6 +20,7 @@ mod cluster_dns;
 mod configuration;
 mod configuration_reference;
 mod cri;
+mod dashboards;
 mod defences;
 mod demo;
 mod discover;

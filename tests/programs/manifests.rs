@@ -25,6 +25,7 @@ const KUSTOMIZATIONS: [&str; 6] = [
     "manifests/overlays/witness",
     "manifests/overlays/discovery",
     "manifests/overlays/prometheus-operator",
+    "manifests/overlays/grafana",
     "manifests/example/workloads",
 ];
 /// Those with an agent, and the discovery.

@@ -12,8 +12,8 @@ use serde_json::Value;
 use crate::support::{
     Agent, SOON, closed, directory,
     dns::{honest, serve},
-    have, http, listen, loopback,
-    process::{self, Process},
+    have, listen, loopback, process,
+    prometheus::{Prometheus, value},
     wait_for, write_config,
 };
 
@@ -45,57 +45,16 @@ targets:
     )
 }
 
-struct Prometheus {
-    _process: Process,
-    address: SocketAddr,
-}
-
-impl Prometheus {
-    fn start(directory: &Path, agents: &[&Agent]) -> Self {
-        let targets: Vec<String> = agents.iter().map(|agent| format!("'{}'", agent.address)).collect();
-        let config = directory.join("prometheus.yaml");
-        let text = format!(
-            "global: {{scrape_interval: 1s}}
+/// Starts Prometheus with these agents alone.
+fn scrape(directory: &Path, agents: &[&Agent]) -> Prometheus {
+    let targets: Vec<String> = agents.iter().map(|agent| format!("'{}'", agent.address)).collect();
+    let config = format!(
+        "global: {{scrape_interval: 1s}}
 scrape_configs: [{{job_name: segprobe, static_configs: [{{targets: [{}]}}]}}]
 ",
-            targets.join(", ")
-        );
-        fs::write(&config, text).unwrap();
-        let mut command = Command::new("prometheus");
-        command.arg(format!("--config.file={}", config.display()));
-        command.arg(format!("--storage.tsdb.path={}", directory.join("data").display()));
-        command.arg("--web.listen-address=127.0.0.1:0");
-        let mut process = Process::start(command, directory, "prometheus");
-        let address = wait_for("Prometheus listens", SOON, || {
-            if let Some(status) = process.ended() {
-                panic!("Prometheus ended with {status}: {}", process.stderr());
-            }
-            let log = process.stderr();
-            let line = log.lines().find(|line| line.contains("msg=\"Listening on\""))?;
-            line.split_once("address=")?.1.split(' ').next()?.trim().parse().ok()
-        });
-        let ready = || (http::get(address, "/-/ready").status == 200).then_some(());
-        wait_for("Prometheus is ready", SOON, ready);
-        Self { _process: process, address }
-    }
-
-    fn api(&self, path: &str) -> Value {
-        let answer = http::get(self.address, &format!("/api/v1/{path}"));
-        serde_json::from_slice(&answer.body).unwrap_or_else(|e| panic!("{path}: {e}: {answer:?}"))
-    }
-
-    /// The result of an instant query.
-    fn query(&self, expression: &str) -> Vec<Value> {
-        let encoded: String = expression.bytes().map(|b| format!("%{b:02x}")).collect();
-        let answer = self.api(&format!("query?query={encoded}"));
-        assert_eq!(answer["status"], "success", "{expression}: {answer}");
-        answer["data"]["result"].as_array().unwrap().clone()
-    }
-}
-
-/// The value of a sample.
-fn value(sample: &Value) -> f64 {
-    sample["value"][1].as_str().unwrap().parse().unwrap()
+        targets.join(", ")
+    );
+    Prometheus::start(directory, &config)
 }
 
 #[test]
@@ -122,7 +81,7 @@ fn verdicts_are_scraped_and_those_of_two_zones_join() {
     let high = Agent::start(&high_directory, &path, &[]);
     high.wait_for_sweeps();
 
-    let prometheus = Prometheus::start(directory.path(), &[&low, &high]);
+    let prometheus = scrape(directory.path(), &[&low, &high]);
     wait_for("both are scraped", SOON, || (prometheus.query("up == 1").len() == 2).then_some(()));
     for target in prometheus.api("targets")["data"]["activeTargets"].as_array().unwrap() {
         assert_eq!((&target["health"], &target["lastError"]), (&"up".into(), &"".into()), "{target:#}");

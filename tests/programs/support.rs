@@ -6,6 +6,7 @@ pub mod document;
 pub mod http;
 pub mod metrics;
 pub mod process;
+pub mod prometheus;
 pub mod told;
 
 use std::{

@@ -148,6 +148,24 @@ fn configurations_in_config_maps_are_valid() {
     }
 }
 
+/// Grafana's sidecar finds them, and kubectl can keep a copy of each in an annotation.
+#[test]
+fn dashboards_are_labelled_and_small_enough() {
+    if !have("kubectl") {
+        return;
+    }
+    let maps = rendered("manifests/overlays/grafana");
+    let mut files = BTreeSet::new();
+    for map in &maps {
+        assert_eq!(map["metadata"]["labels"]["grafana_dashboard"], "1", "{}", name(map));
+        assert!(map.to_string().len() < 262_144, "{} is too large for kubectl apply", name(map));
+        files.extend(map["data"].as_object().unwrap().keys().cloned());
+    }
+    let entries = fs::read_dir(super::root().join("dashboards")).unwrap();
+    let all = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(files, all.filter(|file| file.ends_with(".json")).collect());
+}
+
 /// The operator's monitor, the plain scrape configuration and the policies speak of the same namespaces, pods and port.
 #[test]
 fn whoever_scrapes_finds_every_pod() {
