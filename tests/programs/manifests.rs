@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::support::{SOON, have, process, skip};
 
 /// What a user applies, and what its objects' names, labels and references are held to.
-const KUSTOMIZATIONS: [&str; 6] = [
+const KUSTOMIZATIONS: [&str; 7] = [
     "manifests/base",
     "manifests/overlays/pods",
     "manifests/overlays/witness",
