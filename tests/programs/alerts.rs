@@ -174,14 +174,6 @@ const OTHERS: [(&str, &[&str]); 7] = [
     ("kube_daemonset_status_desired_number_scheduled", &["daemonset"]),
 ];
 
-/// What discovery brings with it. To be removed here when it is there.
-const AWAITED: [(&str, &[&str]); 3] = [
-    ("segprobe_targets_heartbeat_timestamp_seconds", &["file"]),
-    ("segprobe_discovery_heartbeat_interval_seconds", &[]),
-    ("segprobe_discovery_targets_left_out", &[]),
-];
-const AWAITED_REASON: &str = "unconfirmed-address";
-
 /// The labels of each metric, as the table of the README has them.
 fn exported() -> BTreeMap<String, BTreeSet<String>> {
     let readme = read("README.md");
@@ -199,11 +191,7 @@ fn exported() -> BTreeMap<String, BTreeSet<String>> {
         }
     }
     assert!(metrics.len() > 20, "the README's table of metrics has another form: {metrics:?}");
-    let is_there = |name: &str| metrics.contains_key(name) || reasons().contains(&name);
-    for name in AWAITED.map(|(name, _)| name).into_iter().chain([AWAITED_REASON]) {
-        assert!(!is_there(name), "{name} is no longer awaited: remove it from the list");
-    }
-    for (name, labels) in OTHERS.into_iter().chain(AWAITED) {
+    for (name, labels) in OTHERS {
         metrics.insert(name.to_owned(), labels.iter().map(|&label| label.to_owned()).collect());
     }
     metrics
@@ -220,7 +208,7 @@ fn words(label: &str) -> Option<Vec<&'static str>> {
         "expect" => Expect::ALL.iter().map(|word| word.as_str()).collect(),
         "check" => CheckKind::ALL.iter().map(|word| word.as_str()).collect(),
         "via" => Via::ALL.iter().map(|word| word.as_str()).collect(),
-        "reason" => [reasons(), vec![AWAITED_REASON]].concat(),
+        "reason" => reasons(),
         _ => return None,
     })
 }

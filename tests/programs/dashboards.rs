@@ -30,14 +30,13 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const UIDS: [&str; 4] = ["segprobe-agents", "segprobe-boundary", "segprobe-dns", "segprobe-overview"];
 
 /// Metrics that no agent of this tree exports, and why a dashboard may name them.
-const OTHERS: [(&str, &str); 7] = [
+const OTHERS: [(&str, &str); 6] = [
     ("kube_node_info", "of kube-state-metrics: which nodes there are"),
     ("scrape_duration_seconds", "Prometheus adds it to each scrape"),
     ("scrape_samples_scraped", "Prometheus adds it to each scrape"),
     ("up", "Prometheus adds it to each scrape"),
     ("segprobe_boundary_share_nodes", "comes with shared targets"),
     ("segprobe_boundary_share_sweeps", "comes with shared targets"),
-    ("segprobe_targets_heartbeat_timestamp_seconds", "comes with discovery"),
 ];
 
 struct Dashboard {
