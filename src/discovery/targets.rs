@@ -41,7 +41,7 @@ words! {
         TwoZones = "two-zones",
         /// A range of ClusterIPs in which no free address was found, or none is known: there is no negative control.
         NoFreeAddress = "no-free-address",
-        /// A port that the negative controls are not tried on: they have 256 at most.
+        /// A port that the negative controls are not tried on: they have 16 at most.
         NegativePort = "negative-port",
     }
 }
@@ -172,6 +172,8 @@ pub(super) struct Finder<'a> {
     slices: BTreeMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
     /// Addresses and ports that are an endpoint of some target already.
     covered: HashSet<(IpAddr, u16, Transport)>,
+    /// Identities of checks that there are already.
+    known: HashSet<(String, String, u16, Transport)>,
     pub found: TargetSet,
 }
 
@@ -186,6 +188,7 @@ pub fn find(settings: &Settings, inventory: &Inventory) -> TargetSet {
         zone_of: BTreeMap::new(),
         slices: BTreeMap::new(),
         covered: HashSet::new(),
+        known: HashSet::new(),
         found: TargetSet::default(),
     };
     finder.zones();
@@ -271,7 +274,11 @@ impl<'a> Finder<'a> {
     /// Adds a target, where it has an address and a port.
     pub fn add(&mut self, mut target: Target) {
         target.ports.sort_unstable();
-        target.ports.dedup_by_key(|p| (p.port, p.transport));
+        // Agents refuse a file with two checks of one identity: the API never tells of two, but whatever it tells.
+        let (namespace, label) = (target.namespace.clone(), target.label().to_owned());
+        let all = target.ports.len();
+        target.ports.retain(|p| self.known.insert((namespace.clone(), label.clone(), p.port, p.transport)));
+        (target.ports.len()..all).for_each(|_| self.gap(Gap::Malformed));
         if !is_word(target.label()) {
             return self.gap(Gap::Malformed);
         }

@@ -1,7 +1,8 @@
 //! An address of each range of ClusterIPs that no Service has: a negative control.
 
 use std::{
-    collections::BTreeSet,
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -14,8 +15,8 @@ use super::{
 };
 use crate::model::Transport;
 
-/// Ports that a negative control is tried on: each costs a connect in each round of controls.
-const MOST_PORTS: usize = 256;
+/// Ports that a negative control is tried on. Each costs a connect in each round of controls, and a probed pod has 5 a second.
+const MOST_PORTS: usize = 16;
 /// Addresses that are looked at: in a range that is half full, one in 2^64 would not do.
 const TRIES: u32 = 64;
 
@@ -45,17 +46,30 @@ pub fn find(settings: &Settings, inventory: &Inventory, found: &mut TargetSet) {
     }
 }
 
-/// The ports of all targets, those of endpoints and Services before those of nodes.
+/// The ports that most targets have, those of endpoints and Services before those of nodes.
 fn ports(found: &mut TargetSet) -> BTreeSet<u16> {
-    let of_targets = || found.targets.iter().flat_map(|t| &t.ports).filter(|p| p.transport == Transport::Tcp);
-    let near: BTreeSet<u16> = of_targets().flat_map(|p| [Some(p.port), p.target_port]).flatten().collect();
-    let far: BTreeSet<u16> = of_targets().filter_map(|p| p.node_port).filter(|p| !near.contains(p)).collect();
-    let all = near.len() + far.len();
-    let ports: BTreeSet<u16> = near.into_iter().chain(far).take(MOST_PORTS).collect();
-    if all > ports.len() {
-        *found.gaps.entry(Gap::NegativePort).or_default() += all - ports.len();
+    let mut near: BTreeMap<u16, usize> = BTreeMap::new();
+    let mut far = near.clone();
+    for port in found.targets.iter().flat_map(|t| &t.ports).filter(|p| p.transport == Transport::Tcp) {
+        for number in [Some(port.port), port.target_port].into_iter().flatten() {
+            *near.entry(number).or_default() += 1;
+        }
+        if let Some(number) = port.node_port {
+            *far.entry(number).or_default() += 1;
+        }
     }
-    ports
+    far.retain(|port, _| !near.contains_key(port));
+    let ranked = |ports: BTreeMap<u16, usize>| {
+        let mut ranked: Vec<(Reverse<usize>, u16)> =
+            ports.into_iter().map(|(port, times)| (Reverse(times), port)).collect();
+        ranked.sort_unstable();
+        ranked
+    };
+    let all: Vec<u16> = ranked(near).into_iter().chain(ranked(far)).map(|(_, port)| port).collect();
+    if all.len() > MOST_PORTS {
+        *found.gaps.entry(Gap::NegativePort).or_default() += all.len() - MOST_PORTS;
+    }
+    all.into_iter().take(MOST_PORTS).collect()
 }
 
 /// The same address as long as it is free, and another as soon as it is not.

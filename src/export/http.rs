@@ -132,7 +132,7 @@ pub fn bare_site(
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     };
     Router::new()
-        .route("/", get(move || async move { Html(page::plain(&page)) }))
+        .route("/", get(move || async move { Html(page::bare(&page)) }))
         .route(path, get(move || async move { ([(header::CONTENT_TYPE, Exposition::CONTENT_TYPE)], metrics()) }))
         .route("/-/healthy", get(healthy))
         .route("/-/ready", get(move || async move { answer() }))

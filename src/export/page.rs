@@ -17,6 +17,12 @@ pub fn plain(telemetry_path: &str) -> String {
     ))
 }
 
+/// The landing page of what has no verdicts to show.
+pub fn bare(telemetry_path: &str) -> String {
+    let metrics = escape(telemetry_path);
+    document(&format!("<p>Version {VERSION}.</p><ul><li><a href=\"{metrics}\">Metrics</a></li></ul>"))
+}
+
 /// Verdicts, worst first.
 pub fn detail(telemetry_path: &str, snapshot: &Snapshot, now: Instant) -> String {
     let mut body = String::new();

@@ -159,19 +159,26 @@ fn wait_for_names(kube: &FakeKube, expected: &[&str]) {
 
 /// Runs `segprobe validate` on an agent's configuration with the files that were written.
 fn validate(directory: &Path, files: &[String]) -> Ended {
+    let text = "zones: {low: {}, high: {}, infrastructure: {}}
+boundaries: [{name: b, from: low, to: high}, {name: i, from: low, to: infrastructure}]
+controls: {positive: [{tcp: '10.96.0.1:443'}]}
+dns: {resolver: 127.0.0.1:1, servers: []}
+target_files:
+  - /run/segprobe/targets/*.json
+";
+    validate_with(directory, files, text)
+}
+
+/// The same with another configuration, which looks for the files where the manifests mount them.
+fn validate_with(directory: &Path, files: &[String], text: &str) -> Ended {
     let targets = directory.join("targets");
     fs::create_dir_all(&targets).unwrap();
     for (number, text) in files.iter().enumerate() {
         fs::write(targets.join(format!("{number}.json")), text).unwrap();
     }
-    let text = "zones: {low: {}, high: {}, infrastructure: {}}
-boundaries: [{name: b, from: low, to: high}, {name: i, from: low, to: infrastructure}]
-controls: {positive: [{tcp: '10.96.0.1:443'}]}
-dns: {resolver: 127.0.0.1:1, servers: []}
-target_files: [targets/*.json]
-";
     let path = directory.join("segprobe.yaml");
-    fs::write(&path, text).unwrap();
+    assert!(text.contains("/run/segprobe/targets"));
+    fs::write(&path, text.replace("/run/segprobe/targets", targets.to_str().unwrap())).unwrap();
     segprobe(&["validate", "--config.file", path.to_str().unwrap()])
 }
 
@@ -191,6 +198,12 @@ fn all_that_the_api_tells_is_written_by_server_side_apply() {
     assert!(texts.iter().all(|text| text.starts_with("{\"heartbeat\":\"20")), "{texts:?}");
     let validated = validate(directory.path(), &texts);
     assert_eq!(validated.code, Some(0), "{}", validated.stderr);
+    // Each agent takes what its own zones need: the witness knows one of three.
+    for path in ["base/segprobe.yaml", "overlays/pods/segprobe.yaml", "overlays/witness/agent/segprobe.yaml"] {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests").join(path)).unwrap();
+        let validated = validate_with(directory.path(), &texts, &text);
+        assert_eq!(validated.code, Some(0), "{path}: {}", validated.stderr);
+    }
 
     // Nothing but what the table of rights in docs/discovery.md allows, and what server-side apply wants.
     let asked = kube.asked();

@@ -6,9 +6,13 @@ use std::{
 };
 
 use proptest::prelude::*;
+use serde_json::{Value, json};
 
 use super::{
-    super::targets::{Port, Target},
+    super::{
+        objects::{EndpointSlice, Inventory, Namespace, Node, Object, Pod, Service},
+        targets::{Port, Target},
+    },
     *,
 };
 
@@ -149,5 +153,86 @@ proptest! {
             let parsed = serde_json::from_str::<serde_json::Value>(&text);
             prop_assert!(parsed.is_ok());
         }
+    }
+}
+
+// --- Agents never refuse what discovery writes ---
+
+fn some<T: Clone + std::fmt::Debug + 'static>(of: &[T]) -> impl Strategy<Value = T> + use<T> {
+    proptest::sample::select(of.to_vec())
+}
+
+/// A port as anybody may write it.
+fn odd_port(key: &'static str) -> impl Strategy<Value = Value> {
+    let (numbers, protocols) = (some(&[0, 53, 80, 443, 8080, 70_000]), some(&["", "TCP", "UDP", "SCTP"]));
+    (numbers, protocols, some(&["", "a", "dns", "b\u{1b}"])).prop_map(move |(number, protocol, name)| {
+        json!({key: number, "nodePort": number, "hostPort": number, "protocol": protocol, "name": name})
+    })
+}
+
+/// Objects whose names, addresses and ports meet more often than any cluster's, and are odd.
+fn odd_object() -> impl Strategy<Value = Value> {
+    let ip = || {
+        some(&["10.0.0.1", "10.0.0.2", "fd00::1", "::ffff:10.0.0.1", "None", "", "256.1.1.1", "127.0.0.1", "b\u{1b}"])
+    };
+    let name = || some(&["a", "b", "a.80", "a.pods", "kubelet", "b\u{1b}\"", "", "A_x"]);
+    let ports = |key| proptest::collection::vec(odd_port(key), 0..4);
+    let of = (
+        some(&["Service", "EndpointSlice", "Pod", "Namespace", "Node"]),
+        name(),
+        name(),
+        some(&["ns-1", "ns-2", "b\u{1b}"]),
+    );
+    let with = (ports("port"), ports("containerPort"), ip(), ip(), some(&[true, false]));
+    (of, with).prop_map(|((kind, name, other, namespace), (ports, container_ports, ip, more, flag))| {
+        json!({
+            "kind": kind,
+            "metadata": {"name": name, "namespace": namespace, "labels": {"zone": namespace, "kubernetes.io/service-name": other, "pod-template-hash": "80"},
+                "ownerReferences": [{"kind": "ReplicaSet", "name": other, "controller": flag}]},
+            "ports": ports, "endpoints": [{"addresses": [ip, more]}], "addressType": "IPv4",
+            "spec": {"clusterIP": ip, "externalIPs": [more], "ports": ports, "hostNetwork": flag, "nodeName": name,
+                "containers": [{"ports": container_ports}]},
+            "status": {"podIP": ip, "hostIP": more, "addresses": [{"type": "InternalIP", "address": ip}],
+                "loadBalancer": {"ingress": [{"ip": ip, "hostname": name}]}},
+        })
+    })
+}
+
+fn put<T: Object>(inventory: &mut Inventory, object: &Value) {
+    let object: T = serde_json::from_value(object.clone()).unwrap();
+    let key = (object.metadata().namespace.clone(), object.metadata().name.clone());
+    T::all(inventory).insert(key, object);
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_api_tells_is_read_by_agents(objects in proptest::collection::vec(odd_object(), 0..40)) {
+        let mut inventory = Inventory::default();
+        for namespace in ["ns-1", "ns-2", "b\u{1b}"] {
+            put::<Namespace>(&mut inventory, &json!({"metadata": {"name": namespace, "labels": {"high": "yes"}}}));
+        }
+        for object in &objects {
+            match object["kind"].as_str().unwrap() {
+                "Service" => put::<Service>(&mut inventory, object),
+                "EndpointSlice" => put::<EndpointSlice>(&mut inventory, object),
+                "Pod" => put::<Pod>(&mut inventory, object),
+                "Namespace" => put::<Namespace>(&mut inventory, object),
+                _ => put::<Node>(&mut inventory, object),
+            }
+        }
+        let settings = "zones: {high: {namespace_labels: {high: 'yes'}, targets: true, extra_ports: [80]}}\ninto: [segprobe]\n\
+            service_cidrs: [10.0.0.0/24]\npresets: {zone: infra, include: [cloud-metadata, kubelet, api-server, etcd, coredns-metrics]}\n";
+        let settings = crate::discovery::settings::parse(std::path::Path::new("d.yaml"), settings).unwrap();
+        let set = crate::discovery::targets::find(&settings, &inventory);
+        let directory = tempfile::tempdir().unwrap();
+        for (number, chunk) in chunks(&set, "segprobe").chunks.iter().enumerate() {
+            std::fs::write(directory.path().join(format!("{number}.json")), chunk.text(None)).unwrap();
+        }
+        let main = directory.path().join("segprobe.yaml");
+        std::fs::write(&main, "zones: {low: {}, high: {}, infra: {}}\nboundaries: [{name: b, from: low, to: high}]\n\
+            controls: {positive: [{tcp: '10.96.0.1:443'}]}\ntarget_files: ['*.json']\n").unwrap();
+        let config = crate::config::load(&main);
+        prop_assert!(config.is_ok(), "{}", config.unwrap_err());
+        prop_assert_eq!(config.unwrap().0.targets.len(), set.targets.len());
     }
 }

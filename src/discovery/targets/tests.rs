@@ -407,6 +407,16 @@ fn negative_controls_are_on_the_targets_ports() {
     assert_eq!(negative.ports.iter().copied().collect::<Vec<_>>(), [443, 8443, 30443]);
     assert!(negative.tcp.to_string().starts_with("10.96."));
 
+    // The ports that most have, and those of nodes last.
+    let many = (0..20).map(|i| {
+        let ports = json!([{"port": 1000 + i, "nodePort": 30000 + i}, {"name": "b", "port": 9000 + i % 2}]);
+        service(&format!("s{i}"), json!({"type": "NodePort", "clusterIP": format!("10.96.1.{i}"), "ports": ports}))
+    });
+    let set = found("", &many.collect::<Vec<_>>());
+    let ports: Vec<u16> = set.negative[0].ports.iter().copied().collect();
+    assert_eq!(ports, (1000..1014).chain(9000..9002).collect::<Vec<_>>());
+    assert_eq!(gaps(&set), [("negative-port", 26)]);
+
     // As the API tells, where nothing is configured; and a gap where neither does.
     let text = SETTINGS.replace("service_cidrs: [10.96.0.0/16]", "");
     let unconfigured = parse(Path::new("d.yaml"), &text).unwrap();
