@@ -102,9 +102,11 @@ impl Loaded {
     }
 }
 
-/// Reads the configuration, and the system's resolvers where it needs them.
-fn load_plan(path: &Path, place: &PlaceArgs) -> Result<Loaded, Failure> {
+/// Reads the configuration, and the system's resolvers where it needs them. Other nodes have their share of the targets where
+/// they are `shared`.
+fn load_plan(path: &Path, place: &PlaceArgs, shared: bool) -> Result<Loaded, Failure> {
     let (mut config, files) = load(path)?;
+    config.share = config.share.filter(|_| shared);
     let resolv_conf = PathBuf::from("/etc/resolv.conf");
     let system = if needs_system_dns(&config) {
         system_dns(&resolv_conf).map_err(|e| {
@@ -115,6 +117,9 @@ fn load_plan(path: &Path, place: &PlaceArgs) -> Result<Loaded, Failure> {
         Vec::new()
     };
     let own = Stand::own(&config, &system, &place.namespace);
+    if let Some(share) = &mut config.share {
+        share.own = node_name(place);
+    }
     let plan = plan(&config, &node::who_asks(&config, &own, None));
     // The plan has what sweeps need of the targets: with thousands of them they are the largest part of the configuration.
     config.targets = Vec::new();
@@ -142,12 +147,17 @@ fn needs_system_dns(config: &Config) -> bool {
 fn run_info(place: &PlaceArgs) -> Run {
     let uname = nix::sys::utsname::uname().ok();
     let of = |text: Option<&std::ffi::OsStr>| text.map(|t| t.to_string_lossy().into_owned()).unwrap_or_default();
-    let host = of(uname.as_ref().map(|u| u.nodename()));
     Run {
-        node: place.node_name.clone().unwrap_or(host).into(),
+        node: node_name(place),
         kernel: of(uname.as_ref().map(|u| u.release())).into(),
         icmp_evidence: vantage::kernel_gives_icmp(),
     }
+}
+
+/// As it was given, else the host's.
+fn node_name(place: &PlaceArgs) -> Arc<str> {
+    let host = || nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    place.node_name.clone().unwrap_or_else(host).into()
 }
 
 /// Two threads: one may be busy with a page while the other sends.

@@ -52,6 +52,8 @@ pub struct Config {
     pub dns: DnsConfig,
     /// Budgets.
     pub pace: PaceConfig,
+    /// How the nodes of the cluster share the targets; none where every agent probes all of them.
+    pub share: Option<ShareConfig>,
     /// Bounds on the number of series.
     pub series: SeriesConfig,
 }
@@ -247,6 +249,26 @@ pub struct PaceConfig {
     pub per_second: u32,
     /// Least time between two attempts at one address.
     pub spacing: Duration,
+}
+
+/// How the nodes of the cluster share the targets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShareConfig {
+    /// How much one sweep is to be.
+    pub of: ShareOf,
+    /// Names of the nodes that run an agent, from the configuration and all target files.
+    pub nodes: Vec<Arc<str>>,
+    /// This node's name. Files do not know it: whoever runs on it sets it.
+    pub own: Arc<str>,
+}
+
+/// How much of the work one sweep of all nodes is to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ShareOf {
+    /// So many nodes or more probe each address.
+    NodesPerSweep(u32),
+    /// So many connects a second, or fewer, go to each address from all nodes together; one node's at least.
+    ConnectsPerSecond(f64),
 }
 
 /// Bounds on the number of series in `/metrics`.

@@ -4,9 +4,10 @@
 
 mod findings;
 mod held;
+mod shared;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -18,11 +19,12 @@ use crate::{
     config::Heartbeat,
     model::{AddressKind, CheckId, CheckKind, Expect, Identity, Mode, PodName, Reason, VantageMode, Verdict},
     observation::{AddressSeen, DnsSeen, NodeSeen, Rotation},
-    plan::{Asked, BoundaryPlan, Leg, Part, Plan},
+    plan::{Asked, BoundaryPlan, Leg, Part, Plan, share::Due},
 };
 use findings::Findings;
 pub use findings::{Closed, Finding};
 use held::Held;
+use shared::Latest;
 
 /// What one sweep found out.
 #[derive(Debug)]
@@ -45,7 +47,14 @@ pub struct SweepReport {
     pub controls: Vec<ControlState>,
 }
 
-/// The result of one check in one sweep.
+impl SweepReport {
+    /// True where nothing was due, and nothing was sent.
+    fn is_idle(&self) -> bool {
+        self.results.is_empty() && self.controls.is_empty()
+    }
+}
+
+/// The result of one check: of one sweep; in the ledger, where nodes share the targets, of the last sweeps of its addresses.
 #[derive(Debug)]
 pub struct CheckResult {
     /// Which check.
@@ -92,8 +101,24 @@ pub struct Carried {
     pub pinned: HashMap<Arc<CheckId>, Vec<Pair>>,
     /// The pod from which a DNS finding is open: it goes on asking.
     pub dns_from: Option<Arc<PodName>>,
+    /// DNS checks with open findings: they are asked in every sweep.
+    pub dns_open: HashSet<Arc<CheckId>>,
     /// The latest results of DNS checks: long lists go on where these ended.
     pub dns: HashMap<Arc<CheckId>, Arc<CheckResult>>,
+    /// Where nodes share the targets, what is due to this one; none where all is due.
+    pub due: Option<Due>,
+}
+
+impl Carried {
+    /// Whether an address of a check is due, both by their index.
+    pub fn is_due(&self, check: usize, address: usize) -> bool {
+        self.due.as_ref().is_none_or(|due| due.has(check, address))
+    }
+
+    /// True where there is nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.pinned.is_empty() && self.due.as_ref().is_some_and(|due| due.slots().is_empty())
+    }
 }
 
 /// A vantage and an address.
@@ -257,6 +282,10 @@ pub struct BoundaryView {
     pub vantage: VantageMode,
     /// Time between the starts of two sweeps.
     pub interval: Duration,
+    /// Nodes that share the targets: 1 where every agent probes all of them, 0 where it is not known how many there are.
+    pub share_nodes: u32,
+    /// Sweeps within which this node probes each target; 0 where it probes none.
+    pub share_sweeps: u32,
     /// End of the last sweep, of several sources the one that is longest ago; none before the first.
     pub completed: Option<Timestamp>,
     /// How long it took; of several sources the longest.
@@ -318,6 +347,8 @@ struct Entry {
     round: Duration,
     result: Option<Arc<CheckResult>>,
     findings: Findings,
+    /// Where nodes share the targets, so that a sweep probes some of the addresses only: how many there are.
+    shared: Option<Latest>,
 }
 
 impl Ledger {
@@ -355,26 +386,33 @@ impl Ledger {
                 state.counts.entry((boundary.name.clone(), kind)).or_default();
             }
         }
-        for leg in &plan.legs {
-            let boundary = &leg.boundary.boundary;
-            for check in leg.checks() {
+        for (leg, part) in plan.legs.iter().flat_map(|leg| leg.parts().map(move |part| (leg, part))) {
+            for (index, check) in leg.part(part).iter().enumerate() {
+                let round = leg.round(part, index);
                 // With another mode it is another question: what was known of it goes the way of what is not planned.
                 let same = before.get(&check.id).is_some_and(|entry| entry.mode == check.mode);
                 let known = if same { before.remove(&check.id) } else { None };
                 let mut entry = known.unwrap_or_else(|| Entry {
                     mode: check.mode,
                     vouched_by: None,
-                    round: boundary.interval,
+                    round,
                     result: None,
                     findings: Findings::default(),
+                    shared: None,
                 });
-                entry.round = boundary.interval;
+                entry.round = round;
                 entry.vouched_by = check.question.vouched_by();
                 if let Some(held) = state.held.remove(&check.id)
                     && let Some(held) = held.keep_listed(&check.question)
                 {
                     still_held.insert(check.id.clone(), held);
                 }
+                // What DNS tells is told as a whole.
+                let shared = leg.share(part).filter(|_| part == Part::Reach).map(|_| Latest::of(&check.question));
+                if let (Some(latest), Some(result)) = (shared, &entry.result) {
+                    entry.result = latest.keep_planned(result, &check.question, entry.shared);
+                }
+                entry.shared = shared;
                 entry.findings.keep_planned(&check.question, &leg.stand.speakers, |finding| {
                     transitions.push(finding.closed(&check.id, Closed::Gone, now));
                 });
@@ -452,6 +490,7 @@ impl Ledger {
         let mut state = self.state();
         let state = &mut *state;
         let mut transitions = Vec::new();
+        let mut is_shared = false;
         for result in &report.results {
             let Some(entry) = state.checks.get_mut(&result.id) else {
                 state.record_last_words(report, result, &mut transitions);
@@ -485,11 +524,16 @@ impl Ledger {
                     length: Duration::from_millis(milliseconds.get().into()),
                 }));
             }
+            let pinned: Vec<Pair> = entry.findings.pairs().collect();
             let mut opened = 0;
             if result.id.expect == Expect::Blocked && result.mode == Mode::Judge {
                 opened = entry.findings.record(result, &mut transitions);
             }
-            entry.result = Some(result.clone());
+            is_shared |= entry.shared.is_some();
+            entry.result = Some(match entry.shared {
+                Some(latest) => latest.with(entry.result.as_deref(), result, &pinned),
+                None => result.clone(),
+            });
             let now = view(&result.id, entry).reason_at(report.ended);
             if first || before != now {
                 let from = (!first).then_some(before);
@@ -501,13 +545,17 @@ impl Ledger {
                 count.last = Some(result.at);
             }
         }
+        if is_shared {
+            state.hear_again(report);
+        }
         let asked = (report.boundary.clone(), report.source.clone(), report.part);
         if let Some(swept) = state.sources.get_mut(&asked) {
+            let before = swept.take().map(|before| before.controls).unwrap_or_default();
             *swept = Some(Swept {
                 started: report.started,
                 completed: report.started + jiff::SignedDuration::try_from(report.took).unwrap_or_default(),
                 took: report.took,
-                controls: report.controls.clone(),
+                controls: if report.is_idle() { before } else { report.controls.clone() },
             });
             let mut of_boundary = state.sources.iter().filter(|((boundary, ..), _)| *boundary == report.boundary);
             if of_boundary.all(|(_, swept)| swept.is_some()) {
@@ -532,6 +580,9 @@ impl Ledger {
                 && let Evidence::Dns(_) = &result.evidence
             {
                 carried.dns.insert(id.clone(), result.clone());
+                if entry.findings.iter().next().is_some() {
+                    carried.dns_open.insert(id.clone());
+                }
                 carried.dns_from = carried.dns_from.or_else(|| entry.findings.iter().find_map(|f| f.from.clone()));
             }
         }
@@ -548,6 +599,20 @@ impl State {
     fn word_for(&self, id: &CheckId) -> Option<Timestamp> {
         let file = self.vouching.get(usize::from(self.checks.get(id)?.vouched_by?))?;
         Some(self.heartbeats.get(file).copied().unwrap_or(Timestamp::MIN))
+    }
+
+    /// Where nodes share the targets, a pod that could not speak makes every check doubtful until a sweep in which it does.
+    fn hear_again(&mut self, report: &SweepReport) {
+        let told: BTreeSet<&Arc<CheckId>> = report.results.iter().map(|result| &result.id).collect();
+        let of_sweep = |id: &CheckId| id.boundary == report.boundary && id.source == report.source;
+        for (id, entry) in self.checks.iter_mut().filter(|(id, entry)| entry.shared.is_some() && of_sweep(id)) {
+            if let (Some(latest), Some(result)) = (entry.shared, &entry.result)
+                && !told.contains(id)
+                && result.is_mute()
+            {
+                entry.result = latest.without_mutes(result);
+            }
+        }
     }
 
     /// The last pod of an identity ended while it was probed from: what it reached is a finding that is gone.
@@ -589,7 +654,11 @@ impl Snapshot {
 
 fn boundary_view(planned: &BoundaryPlan) -> BoundaryView {
     let boundary = &planned.boundary;
+    let (share_nodes, share_sweeps) =
+        planned.share.as_ref().map_or((1, 1), |share| (share.nodes, share.within_sweeps()));
     BoundaryView {
+        share_nodes,
+        share_sweeps,
         name: boundary.name.clone(),
         from: boundary.from.clone(),
         to: boundary.to.clone(),

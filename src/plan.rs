@@ -1,6 +1,7 @@
 //! From configuration and inventory to checks. Pure: the same input gives the same plan.
 
 mod cost;
+pub mod share;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -20,6 +21,7 @@ use crate::{
 };
 
 pub use cost::Cost;
+use share::Share;
 
 /// Everything that will be asked.
 #[derive(Debug)]
@@ -53,6 +55,8 @@ pub struct BoundaryPlan {
     pub pods: BTreeSet<(Arc<str>, IpAddr)>,
     /// True where a witness may reach the zone.
     pub witnessed: bool,
+    /// How the nodes of the cluster share the addresses; none where each probes all of them.
+    pub share: Option<Arc<Share>>,
     /// What of it is not tested, whoever asks.
     pub not_tested: Vec<NotTested>,
 }
@@ -68,6 +72,8 @@ pub struct Leg {
     pub reach: Arc<[Check]>,
     /// What DNS tells.
     pub dns: Box<[Check]>,
+    /// How the nodes of the cluster share the DNS servers that are listed by address; none where each asks all of them.
+    pub dns_share: Option<Arc<Share>>,
     /// What its vantages may reach, and what nobody may.
     pub controls: Arc<ControlAddresses>,
     /// What is not tested from here, beside what nobody tests.
@@ -261,6 +267,13 @@ impl Plan {
     }
 }
 
+impl BoundaryPlan {
+    /// Connects of one place to one address in a sweep, if it is not open.
+    pub const fn connects(&self) -> u32 {
+        connects(&self.boundary, self.witnessed)
+    }
+}
+
 impl ControlAddresses {
     fn new(config: &Config, source: &Source) -> Self {
         let resolver = match &config.dns.resolver {
@@ -310,13 +323,20 @@ impl Leg {
         families_without_control(&planned.boundary, &reach, &controls, &mut not_tested);
         let dns = dns_checks(config, planned, &stand.source, &mut not_tested);
         let controls = Arc::new(controls);
-        Self { boundary: planned.clone(), stand, reach, dns: dns.into(), controls, not_tested }
+        let dns_share = config.share.as_ref().filter(|_| !dns.is_empty()).map(|share| {
+            let keys = dns.iter().map(|check| {
+                if is_shared(&check.question, config) { share::keys(&check.question) } else { Vec::new() }
+            });
+            Arc::new(Share::new(share, &planned.boundary, planned.connects(), keys))
+        });
+        Self { boundary: planned.clone(), stand, reach, dns: dns.into(), dns_share, controls, not_tested }
     }
 
     fn with_speakers(&self, stand: Stand) -> Self {
-        let Self { boundary, reach, dns, controls, not_tested, .. } = self;
+        let Self { boundary, reach, dns, dns_share, controls, not_tested, .. } = self;
         let (reach, dns, controls) = (reach.clone(), dns.clone(), controls.clone());
-        Self { boundary: boundary.clone(), stand, reach, dns, controls, not_tested: not_tested.clone() }
+        let (boundary, dns_share, not_tested) = (boundary.clone(), dns_share.clone(), not_tested.clone());
+        Self { boundary, stand, reach, dns, dns_share, controls, not_tested }
     }
 
     /// What is asked of the node itself.
@@ -339,6 +359,7 @@ impl Leg {
             stand: Stand { source: Arc::new(source), speakers: Speakers::Node },
             reach: [Check { id: Arc::new(id), mode, question: Question::CoResidency }].into(),
             dns: Box::default(),
+            dns_share: None,
             controls: Arc::default(),
             not_tested: Vec::new(),
         })
@@ -360,6 +381,23 @@ impl Leg {
     /// What tells a part of it from all others.
     pub fn asked(&self, part: Part) -> Asked {
         (self.boundary.boundary.name.clone(), self.stand.source.identity.clone(), part)
+    }
+
+    /// How a part of it is shared with other nodes; none where all of it is asked in every sweep. What pods run on this node
+    /// nobody else can tell.
+    pub fn share(&self, part: Part) -> Option<&Arc<Share>> {
+        let share = match (part, &self.stand.speakers) {
+            (_, Speakers::Node) => None,
+            (Part::Reach, _) => self.boundary.share.as_ref(),
+            (Part::Dns, _) => self.dns_share.as_ref(),
+        };
+        share.filter(|share| share.is_partial())
+    }
+
+    /// Time between two results of a check of one part, by its index.
+    pub fn round(&self, part: Part, check: usize) -> Duration {
+        let share = self.share(part).filter(|share| !share.of_check(check).is_empty());
+        self.boundary.boundary.interval * share.map_or(1, |share| share.sweeps)
     }
 
     /// Its parts that ask something.
@@ -486,9 +524,16 @@ fn boundary_plan(config: &Config, boundary: &Boundary, source: &Arc<Identity>) -
             "it is off: one AXFR can crash CoreDNS up to 1.14.4 on dual stack",
         );
     }
+    let connects = connects(boundary, witnessed);
+    let keys = checks.iter().map(|check| share::keys(&check.question));
+    let share = config.share.as_ref().map(|share| Arc::new(Share::new(share, boundary, connects, keys)));
+    if let Some(share) = share.as_ref().filter(|_| !targets.is_empty()) {
+        not_tested.extend(share.not_tested(boundary));
+    }
     BoundaryPlan {
         boundary: boundary.clone(),
         mode: config.vantage.mode,
+        share,
         reach: checks.into(),
         namespaces: config.zones.get(&boundary.to).map(|zone| zone.namespaces.clone()).unwrap_or_default(),
         services,
@@ -497,6 +542,11 @@ fn boundary_plan(config: &Config, boundary: &Boundary, source: &Arc<Identity>) -
         witnessed,
         not_tested,
     }
+}
+
+/// Connects of one place to one address in a sweep, if it is not open: the attempts, and a witness before and after.
+const fn connects(boundary: &Boundary, witnessed: bool) -> u32 {
+    boundary.attempts + if witnessed { 2 } else { 0 }
 }
 
 /// Addresses that are the target's own; those of nodes are everybody's.
@@ -589,6 +639,17 @@ fn dns_servers(config: &Config, system_dns: &[SocketAddr]) -> Vec<(Arc<str>, Soc
         }
     }
     servers
+}
+
+/// Whether many nodes ask the same server: of the system's, and of link-local ones as NodeLocal DNSCache, each has its own.
+fn is_shared(question: &Question, config: &Config) -> bool {
+    let Question::Dns { server, .. } = question else { return false };
+    let is_link_local = match server.ip() {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !is_link_local
+        && config.dns.servers.iter().any(|s| matches!(s, DnsServer::Named(_, address, _) if address == server))
 }
 
 fn dns_check(

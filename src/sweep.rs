@@ -8,6 +8,7 @@ mod controls;
 mod enumerate;
 mod jobs;
 pub mod schedule;
+pub mod shares;
 mod speakers;
 mod turns;
 mod witnesses;
@@ -173,6 +174,9 @@ impl Sweeper {
         turn: &[Arc<Sandbox>],
         carried: &Carried,
     ) -> (Vec<Arc<CheckResult>>, Vec<ControlState>) {
+        if carried.is_idle() {
+            return (Vec::new(), Vec::new());
+        }
         let (speakers, mutes) = self.speakers(leg, turn, carried).await;
         let witnesses = Arc::new(self.witnesses(leg).await);
         let swept = speakers.iter().map(|speaker| Box::pin(self.reach_from(leg, speaker, &witnesses, carried)));
@@ -199,12 +203,18 @@ impl Sweeper {
 
     /// What DNS tells, to one speaker.
     async fn ask_dns(self: &Arc<Self>, leg: &Leg, turn: &[Arc<Sandbox>], carried: &Carried) -> Vec<Arc<CheckResult>> {
+        let is_due =
+            |(index, check): &(usize, &Check)| carried.is_due(*index, 0) || carried.dns_open.contains(&check.id);
+        let due: Vec<&Check> = leg.dns.iter().enumerate().filter(is_due).map(|(_, check)| check).collect();
+        if due.is_empty() {
+            return Vec::new();
+        }
         match self.asker(leg, turn, carried).await {
             Ok(speaker) => {
-                let asked = self.spawn_dns(leg, &Arc::new(speaker), carried);
+                let asked = self.spawn_dns(leg, &due, &Arc::new(speaker), carried);
                 asked.join_all().await.into_iter().flatten().collect()
             }
-            Err(mute) => leg.dns.iter().map(|check| unasked(check, Some(&mute.pod), mute.reason, carried)).collect(),
+            Err(mute) => due.iter().map(|check| unasked(check, Some(&mute.pod), mute.reason, carried)).collect(),
         }
     }
 
@@ -226,7 +236,7 @@ impl Sweeper {
         };
         let mut rounds = Transport::BOTH.map(make_rounds);
         let mut per_check: Vec<Vec<AddressSeen>> = checks.iter().map(|_| Vec::new()).collect();
-        let jobs = self.jobs(leg, speaker, &carried.pinned, &mut per_check).await;
+        let jobs = self.jobs(leg, speaker, carried, &mut per_check).await;
         self.progress.plan(jobs.len());
         run_all(&mut rounds).await;
         let stop = CancellationToken::new();

@@ -13,7 +13,7 @@ s.dashboard(
   'Can the agents be believed, are they up to date, and what do they cost?',
   [
     ['Runbooks', 'docs/runbooks', 'What to do about each alert.'],
-    ['Reasons', 'README.md#reasons', 'The closed list of reasons.'],
+    ['Reasons', 'docs/metrics.md#reasons', 'The closed list of reasons.'],
     ['Dashboards', 'docs/dashboards.md', 'What each panel shows.'],
   ],
   [v.datasource, v.cluster, v.job, v.node],

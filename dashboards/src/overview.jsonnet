@@ -14,7 +14,7 @@ s.dashboard(
   'Are we segmented? All boundaries of the clusters, what is open now and was, and how much of it is proven.',
   [
     ['How to read a verdict', 'README.md#how-to-read-a-verdict', 'What pass, unverified, inconclusive and fail say.'],
-    ['Reasons', 'README.md#reasons', 'The closed list of reasons.'],
+    ['Reasons', 'docs/metrics.md#reasons', 'The closed list of reasons.'],
     ['Runbooks', 'docs/runbooks', 'What to do about each alert.'],
     ['Dashboards', 'docs/dashboards.md', 'What each panel shows.'],
   ],
@@ -212,7 +212,7 @@ s.dashboard(
         [s.query('sum by (expect, verdict, reason) (segprobe_boundary_checks{%s}) > 0' % cluster)],
         [['expect', 'expect'], ['verdict', 'verdict'], ['reason', 'reason'], ['Value', 'checks']],
         'checks',
-      ) + s.with({}, [s.by_name('reason', { links: [{ title: 'What it says', url: s.docs + 'README.md#reasons', targetBlank: true }] })]),
+      ) + s.with({}, [s.by_name('reason', { links: [{ title: 'What it says', url: s.docs + 'docs/metrics.md#reasons', targetBlank: true }] })]),
       s.table(
         'Coverage',
         'short',

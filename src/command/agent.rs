@@ -52,7 +52,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 pub fn run(args: &AgentArgs) -> Result<ExitCode, Failure> {
     log::init(args.log.level, args.log.format);
-    let loaded = load_plan(&args.config.config_file, &args.place)?;
+    let loaded = load_plan(&args.config.config_file, &args.place, true)?;
     let descriptors = raise_descriptor_limit().map_err(Failure::system("raise the limit of open descriptors"))?;
     let address = &args.listen_address;
     let listener = http::bind(address).map_err(Failure::system(format!("listen on {address}")))?;
@@ -260,7 +260,7 @@ impl Agent<'_> {
 
     /// Reads the configuration again; a bad one leaves the old one running.
     async fn reload(&self, sweeping: &mut Sweeping, why: &str, tried: &mut Tried) -> Result<(), String> {
-        let loaded = load_plan(&self.args.config.config_file, &self.args.place);
+        let loaded = load_plan(&self.args.config.config_file, &self.args.place, true);
         tried.digest = sweeping.loaded.files.look().map_or_else(|e| e.to_string(), |look| look.digest);
         let result = match loaded {
             Err(failure) => Err(failure.to_string()),

@@ -20,13 +20,17 @@ use crate::{
     export::{Run, json, table},
     ledger::{Carried, Ledger, Snapshot},
     model::{VantageMode, Verdict},
-    plan::Plan,
+    plan::{
+        Leg, Part, Plan,
+        share::{Share, in_words},
+    },
     sweep::{Progress, Sweeper, Turns},
     vantage::raise_descriptor_limit,
 };
 
 pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
-    let mut loaded = load_plan(&args.config.config_file, &args.place)?;
+    // Who asks here and now wants to know all: it is one node, once. What agents would do is shown by the plan.
+    let mut loaded = load_plan(&args.config.config_file, &args.place, args.plan)?;
     if args.plan {
         if let Some(node) = runtime()?.block_on(loaded.ask_node()) {
             node.tell_problem();
@@ -140,6 +144,9 @@ fn show_plan(config: &Config, plan: &Plan) -> io::Result<()> {
             "  one sweep: at most {} connects and {} DNS queries, {} packets a second, {} s to {} s",
             cost.connects, cost.dns_queries, cost.packets_per_second, cost.least_seconds, cost.most_seconds
         )?;
+        if let Some(share) = leg.share(Part::Reach) {
+            write_share(&mut out, leg, share, cost.addresses_per_sweep)?;
+        }
         let (paces, of_dns) = match leg.boundary.mode {
             VantageMode::Own => ("pace.per_second", "dns.queries_per_second"),
             VantageMode::Pods => ("pods.per_second", "pods.per_second"),
@@ -163,6 +170,31 @@ fn show_plan(config: &Config, plan: &Plan) -> io::Result<()> {
         writeln!(out, "not tested: {}: {}: {}", gap.boundary, gap.what, gap.why)?;
     }
     out.flush()
+}
+
+/// What this node's share is, and what each address gets from all nodes together.
+fn write_share(out: &mut impl Write, leg: &Leg, share: &Share, addresses: usize) -> io::Result<()> {
+    let boundary = &leg.boundary.boundary;
+    if share.nodes == 0 {
+        return writeln!(out, "  shared by nodes, and no node is listed: nothing is probed");
+    }
+    let (least, most) = share.nodes_per_sweep();
+    let of_nodes = if least == most { format!("{least}") } else { format!("{least} or {most}") };
+    let per_second = f64::from(share.nodes) / f64::from(share.sweeps) * f64::from(leg.boundary.connects())
+        / boundary.interval.as_secs_f64();
+    writeln!(
+        out,
+        "  shared by {} nodes: of their pairs with {} addresses this node has about {addresses} in a sweep, and each within {} \
+         sweeps ({}); each address is probed by {of_nodes} of them in a sweep, {per_second:.3} connects a second{}",
+        share.nodes,
+        share.slots().len(),
+        share.sweeps,
+        in_words(boundary.interval * share.sweeps),
+        match leg.boundary.mode {
+            VantageMode::Own => "",
+            VantageMode::Pods => " for each pod of a node",
+        },
+    )
 }
 
 #[cfg(test)]

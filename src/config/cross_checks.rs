@@ -14,10 +14,10 @@ use hickory_resolver::proto::rr::Name;
 use ipnet::IpNet;
 
 use super::{
-    Address, Boundary, Config, LoadError, PaceConfig, PodsConfig, Port, PositiveControl, Problem, SeriesConfig, Target,
-    VantageConfig, WitnessConfig, WitnessWho, Zone, document as doc,
+    Address, Boundary, Config, LoadError, PaceConfig, PodsConfig, Port, PositiveControl, Problem, SeriesConfig,
+    ShareConfig, ShareOf, Target, VantageConfig, WitnessConfig, WitnessWho, Zone, document as doc,
     load::{Listed, More},
-    scalars::{Ip, Located, OneOrMany, Position},
+    scalars::{Ip, Located, NodeName, OneOrMany, Position},
 };
 use crate::model::{AddressKind, CheckKind, Expect, Family, Mode, NegativeControl, Transport, VantageMode};
 
@@ -27,6 +27,10 @@ const MOST_PROBLEMS: usize = 20;
 const MOST_LISTED: usize = 10;
 /// Bounds what one configuration can make the agent hold.
 const MOST_ADDRESSES: usize = 500_000;
+/// The same: each address is put into an order of its own for each of them.
+const MOST_NODES: usize = 20_000;
+/// Bounds of a budget, in connects a second.
+const BUDGETS: std::ops::RangeInclusive<f64> = 0.001..=1_000_000.0;
 const LEAST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the container runtime may be asked for its pods, and how long the start of a pod may take.
 const LEAST_POLL: Duration = Duration::from_millis(200);
@@ -91,6 +95,7 @@ pub fn check<'a>(
     document: doc::Document,
     more: &[More<'a>],
     targets: impl Iterator<Item = Listed<'a>>,
+    nodes: Vec<NodeName>,
     hash: String,
 ) -> Result<Config, LoadError> {
     let mut c = Checker { main, problems: Vec::new() };
@@ -120,6 +125,7 @@ pub fn check<'a>(
         per_second: c.number("pace.per_second", &document.pace.per_second, 1..=1_000_000),
         spacing: document.pace.spacing.0,
     };
+    let share = document.share.map(|section| share(&mut c, section, nodes));
     let series = SeriesConfig { every_check: document.series.every_check, worst_checks: document.series.worst_checks };
     match dns {
         Some(dns) if c.problems.is_empty() => Ok(Config {
@@ -135,6 +141,7 @@ pub fn check<'a>(
             negative,
             dns,
             pace,
+            share,
             series,
         }),
         _ => Err(LoadError(c.problems)),
@@ -630,4 +637,34 @@ fn pods(c: &mut Checker<'_>, pods: doc::Pods) -> PodsConfig {
         per_second: c.number("pods.per_second", &pods.per_second, 1..=100_000),
         startup_window,
     }
+}
+
+fn share(c: &mut Checker<'_>, share: Located<doc::Share>, in_files: Vec<NodeName>) -> ShareConfig {
+    let Located { value: share, at } = share;
+    let of = match (&share.nodes_per_sweep, &share.connects_per_second) {
+        (Some(nodes), None) => ShareOf::NodesPerSweep(c.number("share.nodes_per_sweep", nodes, 1..=1_000_000)),
+        (None, Some(budget)) => {
+            if !BUDGETS.contains(&budget.value) {
+                let (least, most) = (BUDGETS.start(), BUDGETS.end());
+                let message = format!("share.connects_per_second: found {}, expected {least} to {most}", budget.value);
+                c.problem(budget.at, message);
+            }
+            ShareOf::ConnectsPerSecond(budget.value)
+        }
+        (nodes, _) => {
+            let found = if nodes.is_some() { "both" } else { "neither" };
+            let message =
+                format!("share: found {found}, expected exactly one of `nodes_per_sweep` and `connects_per_second`");
+            c.problem(at, message);
+            ShareOf::NodesPerSweep(1)
+        }
+    };
+    let mut nodes: Vec<Arc<str>> = share.nodes.into_iter().chain(in_files).map(|node| node.0).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    if nodes.len() > MOST_NODES {
+        let message = format!("{} nodes are listed with the targets, expected {MOST_NODES} at most", nodes.len());
+        c.problem(at, message);
+    }
+    ShareConfig { of, nodes, own: Arc::default() }
 }

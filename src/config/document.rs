@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::scalars::{Ip, Located, OffOr, OneOrMany, PortEntry, Span, list};
+use super::scalars::{Ip, Located, NodeName, OffOr, OneOrMany, PortEntry, Span, list};
 use crate::model::ClosedRule;
 
 /// segprobe's configuration.
@@ -44,6 +44,9 @@ pub struct Document {
     /// Budgets.
     #[serde(default)]
     pub pace: Pace,
+    /// How the nodes of the cluster share the targets, and the DNS servers that are listed by address. Default: every agent
+    /// probes all of them in every sweep.
+    pub share: Option<Located<Share>>,
     /// Bounds on the number of series in `/metrics`.
     #[serde(default)]
     pub series: Series,
@@ -231,9 +234,8 @@ pub struct TargetFile {
     /// Negative controls beside those of the configuration.
     pub negative: Option<Located<Vec<Negative>>>,
     /// Nodes that run an agent.
-    #[serde(default)]
-    #[allow(dead_code, reason = "accepted: who shares the targets does not change them")]
-    pub nodes: Vec<String>,
+    #[serde(default, deserialize_with = "list")]
+    pub nodes: Vec<NodeName>,
     #[serde(deserialize_with = "list")]
     pub targets: Vec<Located<Target>>,
 }
@@ -252,8 +254,7 @@ pub struct JsonTargetFile<'a> {
     #[serde(borrow)]
     pub negative: Option<&'a RawValue>,
     #[serde(default)]
-    #[allow(dead_code, reason = "as above")]
-    pub nodes: Vec<String>,
+    pub nodes: Vec<NodeName>,
     #[serde(borrow)]
     pub targets: Vec<&'a RawValue>,
 }
@@ -481,6 +482,20 @@ impl Default for Pace {
         let number = |value| Located { value, at: Default::default() };
         Self { in_flight: number(256), per_second: number(100), spacing: Span(Duration::from_millis(200)) }
     }
+}
+
+/// How the nodes of the cluster share the targets: exactly one of `nodes_per_sweep` and `connects_per_second`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// Each address is probed by so many nodes or more in each sweep.
+    pub nodes_per_sweep: Option<Located<u32>>,
+    /// Each address gets so many connects a second, or fewer, from all nodes together; one node's at least.
+    pub connects_per_second: Option<Located<f64>>,
+    /// Names of nodes that run an agent, beside those in the target files.
+    #[serde(default, deserialize_with = "list")]
+    #[schemars(with = "Vec<NodeName>")]
+    pub nodes: Vec<NodeName>,
 }
 
 /// Bounds on the number of series.

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Config, cross_checks,
     document::{Document, JsonTargetFile, MoreNamespaces, Negative, Target, TargetFile},
-    scalars::{Located, Position},
+    scalars::{Located, NodeName, Position},
 };
 use crate::model::plain;
 
@@ -227,8 +227,10 @@ fn finish(
     let hash = digest(text, targets);
     let own = std::mem::take(&mut document.targets);
     let (mut heartbeats, mut files, mut more) = (Vec::new(), Vec::with_capacity(targets.len()), Vec::new());
+    let mut nodes = Vec::new();
     for (path, text) in targets {
         let file = target_file(path, text)?;
+        nodes.extend(file.nodes);
         let mut vouched_by = None;
         if let Some(Located { value, at }) = file.heartbeat {
             let at = value.parse().map_err(|_| {
@@ -254,7 +256,7 @@ fn finish(
         targets.filter(is_ours).map(move |target| Listed { file: path, vouched_by, target })
     });
     let own = own.into_iter().map(|t| Listed { file: main, vouched_by: None, target: Ok(t) });
-    let mut config = cross_checks::check(main, document, &more, own.chain(files), hash)?;
+    let mut config = cross_checks::check(main, document, &more, own.chain(files), nodes, hash)?;
     config.heartbeats = heartbeats.into();
     Ok(config)
 }
@@ -301,6 +303,7 @@ struct Parsed<'a> {
     heartbeat: Option<Located<String>>,
     zones: Option<Located<MoreNamespaces>>,
     negative: Option<Located<Vec<Negative>>>,
+    nodes: Vec<NodeName>,
     targets: Targets<'a>,
 }
 
@@ -308,8 +311,8 @@ fn target_file<'a>(path: &'a Path, text: &'a str) -> Result<Parsed<'a>, Problem>
     if is_json(path) {
         return json_target_file(path, text);
     }
-    let TargetFile { heartbeat, zones, negative, nodes: _, targets } = parse_yaml(path, text)?;
-    Ok(Parsed { heartbeat, zones, negative, targets: Box::new(targets.into_iter().map(Ok)) })
+    let TargetFile { heartbeat, zones, negative, nodes, targets } = parse_yaml(path, text)?;
+    Ok(Parsed { heartbeat, zones, negative, nodes, targets: Box::new(targets.into_iter().map(Ok)) })
 }
 
 /// Reads YAML, with bounds on its depth and size; `path` stands for the file in errors.
@@ -427,5 +430,5 @@ fn json_target_file<'a>(path: &'a Path, text: &'a str) -> Result<Parsed<'a>, Pro
     let mut places = Places::new(path, text);
     // One at a time: as a list they would take several times the memory of what is kept of them.
     let targets = Box::new(file.targets.into_iter().map(move |raw| places.read(raw)));
-    Ok(Parsed { heartbeat, zones, negative, targets })
+    Ok(Parsed { heartbeat, zones, negative, nodes: file.nodes, targets })
 }

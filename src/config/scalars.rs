@@ -1,6 +1,6 @@
 //! The document's small types: each knows what it expects and says so.
 
-use std::{borrow::Cow, fmt, marker::PhantomData, net::IpAddr, net::SocketAddr, time::Duration};
+use std::{borrow::Cow, fmt, marker::PhantomData, net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
@@ -170,6 +170,43 @@ impl JsonSchema for Ip {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]})
+    }
+}
+
+/// The name of a Kubernetes node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeName(pub Arc<str>);
+
+impl<'de> Deserialize<'de> for NodeName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = NodeName;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a node's name: up to 253 letters, digits, `-`, `_` or `.`")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<NodeName, E> {
+                let is_plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+                if is_plain && (1..=253).contains(&text.len()) {
+                    Ok(NodeName(text.into()))
+                } else {
+                    Err(E::invalid_value(de::Unexpected::Str(text), &self))
+                }
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+impl JsonSchema for NodeName {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "NodeName".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "minLength": 1, "maxLength": 253})
     }
 }
 

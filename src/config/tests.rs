@@ -55,7 +55,7 @@ fn documents_of_another_shape() {
         &[
             (
                 "zonez: {}\n",
-                "f.yaml:4:1: unknown field `zonez`, expected one of zones, boundaries, targets, target_files, vantage, pods, witnesses, controls, dns, pace, series",
+                "f.yaml:4:1: unknown field `zonez`, expected one of zones, boundaries, targets, target_files, vantage, pods, witnesses, controls, dns, pace, share, series",
             ),
             (
                 "pace: {in_fligt: 1}\n",
@@ -856,6 +856,11 @@ fn errors_in_json_target_files_are_at_their_place() {
             "{\"target\": []}",
             "t.json:1:9: unknown field `target`, expected one of `heartbeat`, `zones`, `negative`, `nodes`, `targets`",
         ),
+        ("{\"targets\": [], \"nodes\": [\"worker-1\", \"worker-2.example.com\"]}", "good"),
+        (
+            "{\"targets\": [],\n \"nodes\": [\"worker-1\", \"a b\"]}",
+            "t.json:2:28: invalid value: string \"a b\", expected a node's name: up to 253 letters, digits, `-`, `_` or `.`",
+        ),
         ("", "t.json:1:1: EOF while parsing a value"),
     ] {
         directory.write("t.json", json);
@@ -885,6 +890,63 @@ fn target_files_are_found_merged_and_missed() {
     directory.write("t-b.yaml", "targets: [\n");
     assert!(directory.told("f.yaml").starts_with("t-b.yaml:"));
     assert!(directory.told("none.yaml").starts_with("none.yaml: cannot read: "), "{}", directory.told("none.yaml"));
+}
+
+#[test]
+fn nodes_come_from_the_configuration_and_all_target_files() {
+    let directory = Directory::new("nodes");
+    let share = "share: {nodes_per_sweep: 2, nodes: [d, b]}\n";
+    directory.write("f.yaml", &format!("{MINIMAL}{share}target_files: ['t-*']\n"));
+    directory.write("t-a.yaml", "nodes: [c, a]\ntargets: []\n");
+    directory.write("t-b.json", "{\"nodes\": [\"b\", \"a\"], \"targets\": []}");
+    directory.write("t-c.yaml", "nodes:\ntargets:\n");
+    let (config, _) = load(&directory.0.join("f.yaml")).unwrap();
+    let share = config.share.unwrap();
+    assert_eq!(share.of, ShareOf::NodesPerSweep(2));
+    assert_eq!(share.nodes.iter().map(|n| &**n).collect::<Vec<_>>(), ["a", "b", "c", "d"]);
+    // Who does not ask for it shares nothing, whoever is listed.
+    directory.write("f.yaml", &format!("{MINIMAL}target_files: ['t-*']\n"));
+    assert_eq!(load(&directory.0.join("f.yaml")).unwrap().0.share, None);
+    directory.write("t-c.yaml", "nodes: [\"a\\tb\"]\ntargets: []\n");
+    let told = directory.told("f.yaml");
+    assert!(
+        told.starts_with("t-c.yaml:1:9: invalid value: string") && told.contains("expected a node's name"),
+        "{told}"
+    );
+}
+
+#[test]
+fn shares() {
+    let most = (0..20_001).map(|i| format!("n{i}")).collect::<Vec<_>>().join(", ");
+    assert_told(
+        MINIMAL,
+        &[
+            ("share: {nodes_per_sweep: 3}\n", "good"),
+            ("share: {connects_per_second: 0.5, nodes: [a]}\n", "good"),
+            ("share: {connects_per_second: 2, nodes:}\n", "good"),
+            (
+                "share: {}\n",
+                "f.yaml:4:8: share: found neither, expected exactly one of `nodes_per_sweep` and `connects_per_second`",
+            ),
+            (
+                "share: {nodes_per_sweep: 3, connects_per_second: 2}\n",
+                "f.yaml:4:8: share: found both, expected exactly one of `nodes_per_sweep` and `connects_per_second`",
+            ),
+            ("share: {nodes_per_sweep: 0}\n", "f.yaml:4:26: share.nodes_per_sweep: found 0, expected 1 to 1000000"),
+            (
+                "share: {connects_per_second: 0}\n",
+                "f.yaml:4:30: share.connects_per_second: found 0, expected 0.001 to 1000000",
+            ),
+            (
+                "share: {connects_per_second: .nan}\n",
+                "f.yaml:4:30: share.connects_per_second: found NaN, expected 0.001 to 1000000",
+            ),
+            (
+                &format!("share: {{nodes_per_sweep: 3, nodes: [{most}]}}\n"),
+                "f.yaml:4:8: 20001 nodes are listed with the targets, expected 20000 at most",
+            ),
+        ],
+    );
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn applied(page: &mut Exposition, written: &Written) {
     page.family("segprobe_discovery_config_map_bytes", "gauge", "Size of a ConfigMap's targets.");
     for (namespace, chunks) in &written.chunks {
         for (number, chunk) in chunks.chunks.iter().enumerate() {
-            let labels = [("namespace", &**namespace), ("config_map", &*config_map(number))];
+            let labels = [("into", &**namespace), ("config_map", &*config_map(number))];
             page.sample("segprobe_discovery_config_map_bytes", &labels, chunk.bytes());
         }
     }
@@ -113,7 +113,7 @@ fn applied(page: &mut Exposition, written: &Written) {
     let name = "segprobe_discovery_last_apply_timestamp_seconds";
     page.family(name, "gauge", "When all that had to be written last was.");
     for (namespace, at) in &written.applied {
-        page.sample(name, &[("namespace", namespace)], at.as_second());
+        page.sample(name, &[("into", namespace)], at.as_second());
     }
     page.family("segprobe_discovery_apply_errors_total", "counter", "ConfigMaps that could not be written.");
     page.sample("segprobe_discovery_apply_errors_total", &[], written.errors);

@@ -67,6 +67,8 @@ fn boundaries<S: Serializer>(boundaries: &[BoundaryView], serializer: S) -> Resu
         expect: &'static str,
         vantage: &'static str,
         interval_seconds: f64,
+        share_nodes: u32,
+        share_sweeps: u32,
         last_completed: Option<jiff::Timestamp>,
         last_duration_seconds: Option<f64>,
     }
@@ -77,6 +79,8 @@ fn boundaries<S: Serializer>(boundaries: &[BoundaryView], serializer: S) -> Resu
         expect: b.expect.as_str(),
         vantage: b.vantage.as_str(),
         interval_seconds: b.interval.as_secs_f64(),
+        share_nodes: b.share_nodes,
+        share_sweeps: b.share_sweeps,
         last_completed: b.completed,
         last_duration_seconds: b.took.map(|t| t.as_secs_f64()),
     }))

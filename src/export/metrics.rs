@@ -223,6 +223,20 @@ fn boundaries(page: &mut Exposition, snapshot: &Snapshot) {
     for b in &snapshot.boundaries {
         page.sample("segprobe_boundary_interval_seconds", &[("boundary", &b.name)], b.interval.as_secs_f64());
     }
+    let name = "segprobe_boundary_share_nodes";
+    page.family(
+        name,
+        "gauge",
+        "Nodes that share the targets; 1: this one probes all of them, 0: none, their number is not known.",
+    );
+    for b in &snapshot.boundaries {
+        page.sample(name, &[("boundary", &b.name)], b.share_nodes);
+    }
+    let name = "segprobe_boundary_share_sweeps";
+    page.family(name, "gauge", "Sweeps within which this node probes each target; 0: it probes none.");
+    for b in &snapshot.boundaries {
+        page.sample(name, &[("boundary", &b.name)], b.share_sweeps);
+    }
     let name = "segprobe_sweep_last_completed_timestamp_seconds";
     page.family(name, "gauge", "When the last sweep was completed.");
     for (b, completed) in snapshot.boundaries.iter().filter_map(|b| Some((b, b.completed?))) {

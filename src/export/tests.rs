@@ -96,6 +96,8 @@ fn snapshot(checks: Vec<CheckView>) -> Snapshot {
         expect: Expect::Blocked,
         vantage: VantageMode::Own,
         interval: Duration::from_secs(30),
+        share_nodes: 1,
+        share_sweeps: 1,
         completed: None,
         took: None,
         span: None,

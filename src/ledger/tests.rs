@@ -13,7 +13,10 @@ use crate::{
     },
     model::{AddressKind, ClosedRule, Via},
     observation::{TcpOutcome, TcpSeen},
-    plan::{Check, NotTested, Question},
+    plan::{
+        Check, NotTested, Question,
+        share::{Share, Slot},
+    },
 };
 
 const ROUND: Duration = Duration::from_secs(30);
@@ -73,6 +76,11 @@ fn plan(boundaries: Vec<(Boundary, Vec<Check>)>) -> Plan {
 }
 
 fn plan_from(boundaries: Vec<(Boundary, Vec<Check>)>, speakers: &Speakers) -> Plan {
+    plan_shared(boundaries, speakers, None)
+}
+
+fn plan_shared(boundaries: Vec<(Boundary, Vec<Check>)>, speakers: &Speakers, share: Option<Share>) -> Plan {
+    let share = share.map(Arc::new);
     let identity = source();
     let source = Arc::new(Source { identity, zone: None, system_dns: Box::default() });
     let leg = |(boundary, checks): (Boundary, Vec<Check>)| {
@@ -86,6 +94,7 @@ fn plan_from(boundaries: Vec<(Boundary, Vec<Check>)>, speakers: &Speakers) -> Pl
             known_addresses: Default::default(),
             pods: Default::default(),
             witnessed: false,
+            share: share.clone(),
             not_tested: Vec::new(),
         };
         Arc::new(Leg {
@@ -93,6 +102,7 @@ fn plan_from(boundaries: Vec<(Boundary, Vec<Check>)>, speakers: &Speakers) -> Pl
             stand: Stand { source: source.clone(), speakers: speakers.clone() },
             reach: checks,
             dns: Box::default(),
+            dns_share: None,
             controls: Arc::default(),
             not_tested: Vec::new(),
         })
@@ -747,6 +757,7 @@ fn from_identities(names: &[&str]) -> (Plan, Vec<Arc<CheckId>>) {
             stand: Stand { source, speakers: speakers(&[name]) },
             reach: [tcp(&id, Endpoint, [Address::Ip(ip(1))])].into(),
             dns: Box::default(),
+            dns_share: None,
             controls: Arc::default(),
             not_tested: Vec::new(),
         };
@@ -834,6 +845,186 @@ fn a_snapshot_is_made_once_for_all_that_ask_and_never_changes() {
     assert!(after.node.is_none() && bench.ledger.snapshot().node.is_some());
     bench.follow(&plan(vec![]));
     assert!(bench.ledger.snapshot().checks.is_empty() && after.checks.len() == 1);
+}
+
+// --- Where nodes share the targets ---
+
+/// One check of these addresses, of which a sweep probes some only: each is due once in four sweeps.
+fn shared(addresses: &[u8], speakers: &Speakers) -> (Plan, Arc<CheckId>) {
+    let id = id("b", Expect::Blocked, CheckKind::TcpConnect, "ledger:5432");
+    let check = tcp(&id, Endpoint, addresses.iter().map(|last| Address::Ip(ip(*last))));
+    let share = Share::of_slots(12, 4, addresses.iter().map(|last| Slot { key: u64::from(*last), turn: 0 }).collect());
+    (plan_shared(vec![(boundary("b", Expect::Blocked), vec![check])], speakers, Some(share)), id)
+}
+
+/// The addresses that a result rests on, and what was concluded of each.
+fn rests_on(view: &CheckView) -> Vec<(Option<SocketAddr>, Reason)> {
+    let Some(Evidence::Reach(addresses)) = view.result.as_ref().map(|result| &result.evidence) else {
+        return Vec::new();
+    };
+    addresses.iter().map(|(seen, reason)| (seen.address, *reason)).collect()
+}
+
+#[test]
+fn a_share_of_the_addresses_is_no_verdict_over_all() {
+    let (plan, id) = shared(&[1, 2, 3], &Speakers::Own);
+    let mut bench = Bench::new(&plan);
+    assert_eq!(bench.view(&id).round, 4 * ROUND);
+    // What was never probed is pending, whatever the others say.
+    bench.sweep(&id, Endpoint, &[(1, true, Reason::Blocked)]);
+    assert_eq!(bench.served(&id), Reason::Pending);
+    bench.sweep(&id, Endpoint, &[(2, true, Reason::NoWitness)]);
+    assert_eq!(bench.served(&id), Reason::Pending);
+    bench.record(&[]);
+    bench.sweep(&id, Endpoint, &[(3, true, Reason::Blocked)]);
+    assert_eq!(bench.served(&id), Reason::NoWitness, "the worst of all");
+    // The next of one address takes the place of its last, and no other's.
+    bench.sweep(&id, Endpoint, &[(2, true, Reason::Blocked)]);
+    assert_eq!(bench.served(&id), Reason::Blocked);
+    let all = [1, 2, 3].map(|last| (Some(pair(last)), Reason::Blocked));
+    assert_eq!(rests_on(&bench.view(&id)), all);
+
+    // It is as old as the oldest of them, which was probed in the first sweep: stale after three rounds of four sweeps.
+    let first = bench.start;
+    assert_eq!(bench.view(&id).reason_at(first + 12 * ROUND), Reason::Blocked);
+    assert_eq!(bench.view(&id).reason_at(first + 12 * ROUND + ROUND / 2), Reason::Stale);
+    // Whoever fails is worse than whoever is old, and pending does not hide it.
+    bench.now = first + 13 * ROUND;
+    bench.sweep(&id, Endpoint, &[(2, true, Reason::Reached)]);
+    assert_eq!(bench.served(&id), Reason::Reached);
+}
+
+/// A failure is as old as the last: nothing pins those of what must be open, and one that is old must not hide a new one.
+#[test]
+fn an_old_failure_makes_no_new_one_stale() {
+    let id = id("b", Expect::Open, CheckKind::TcpConnect, "ledger:5432");
+    let check = tcp(&id, Endpoint, [Address::Ip(ip(1)), Address::Ip(ip(2))]);
+    let share = Share::of_slots(12, 4, [1, 2].map(|key| Slot { key, turn: 0 }).into());
+    let of_open = vec![(boundary("b", Expect::Open), vec![check])];
+    let mut bench = Bench::new(&plan_shared(of_open, &Speakers::Own, Some(share)));
+    bench.sweep(&id, Endpoint, &[(1, true, Reason::NotReached)]);
+    bench.now += 13 * ROUND;
+    assert_eq!(bench.served(&id), Reason::Stale);
+    bench.sweep(&id, Endpoint, &[(2, true, Reason::NotReached)]);
+    assert_eq!(bench.served(&id), Reason::NotReached);
+}
+
+#[test]
+fn only_what_was_probed_counts_for_a_finding() {
+    let (plan, id) = shared(&[1, 2], &Speakers::Own);
+    let mut bench = Bench::new(&plan);
+    assert_eq!(opened(&bench.sweep(&id, Endpoint, &[(1, true, Reason::Reached)])), [Some(pair(1))]);
+    assert_eq!(bench.pinned(&id), [pair(1)]);
+    // Sweeps of others neither close it nor open it anew.
+    for _ in 0..5 {
+        let transitions = bench.sweep(&id, Endpoint, &[(2, true, Reason::Blocked)]);
+        assert_eq!((opened(&transitions), closed(&transitions)), (vec![], vec![]));
+        assert_eq!((bench.served(&id), bench.pinned(&id)), (Reason::Reached, vec![pair(1)]));
+    }
+    assert_eq!(bench.ledger.snapshot().findings.values().map(|count| count.total).sum::<u64>(), 1);
+    // It is pinned, and closes by sweeps of its own.
+    for left in [2, 1, 0] {
+        let transitions = bench.sweep(&id, Endpoint, &[(1, true, Reason::Blocked)]);
+        assert_eq!(closed(&transitions).len(), usize::from(left == 0));
+    }
+    assert_eq!(bench.served(&id), Reason::Blocked);
+}
+
+#[test]
+fn what_a_plan_no_longer_lists_no_longer_counts() {
+    let (plan, id) = shared(&[1, 2], &Speakers::Own);
+    let mut bench = Bench::new(&plan);
+    bench.sweep(&id, Endpoint, &[(1, true, Reason::Blocked), (2, true, Reason::NoWitness)]);
+    assert_eq!(bench.served(&id), Reason::NoWitness);
+    // The same again, as when only the nodes changed: nothing is lost.
+    bench.follow(&shared(&[1, 2], &Speakers::Own).0);
+    assert_eq!(bench.served(&id), Reason::NoWitness);
+    bench.follow(&shared(&[1], &Speakers::Own).0);
+    assert_eq!(bench.served(&id), Reason::Blocked);
+    // One that is new is pending, until it has its turn.
+    bench.follow(&shared(&[1, 3], &Speakers::Own).0);
+    assert_eq!(bench.served(&id), Reason::Pending);
+    bench.sweep(&id, Endpoint, &[(3, true, Reason::Blocked)]);
+    assert_eq!(bench.served(&id), Reason::Blocked);
+    // Nothing is left: as if it had never been probed.
+    bench.follow(&shared(&[4], &Speakers::Own).0);
+    assert_eq!(bench.served(&id), Reason::Pending);
+}
+
+#[test]
+fn where_all_are_probed_in_every_sweep_the_last_sweep_is_all_that_counts() {
+    let (mut bench, id) = one(Endpoint);
+    bench.sweep(&id, Endpoint, &[(1, true, Reason::Blocked), (2, true, Reason::NoWitness)]);
+    bench.sweep(&id, Endpoint, &[(1, true, Reason::Blocked)]);
+    assert_eq!((bench.served(&id), bench.view(&id).round), (Reason::Blocked, ROUND));
+}
+
+#[test]
+fn who_could_not_speak_is_doubtful_until_he_speaks() {
+    let (plan, id) = shared(&[1, 2], &speakers(&["x"]));
+    let mut bench = Bench::new(&plan);
+    bench.sweep_from(&id, &[("x", 1, Reason::Blocked), ("x", 2, Reason::Blocked)]);
+    let mute = |bench: &Bench| {
+        let of = AddressSeen {
+            address: None,
+            attempts: Box::default(),
+            kind: Endpoint,
+            from: None,
+            listed: true,
+            startup: None,
+            sidecar: None,
+            witness: None,
+            started: bench.now,
+            ended: bench.now,
+        };
+        bench.concluded(&id, Mode::Judge, Reason::VantageClosed, Evidence::Reach([(of, Reason::VantageClosed)].into()))
+    };
+    let nobody = mute(&bench);
+    bench.record(&[nobody]);
+    assert_eq!(bench.served(&id), Reason::VantageClosed);
+    assert_eq!(rests_on(&bench.view(&id)).len(), 3);
+    // A sweep with nothing to do tells nothing.
+    bench.record(&[]);
+    assert_eq!(bench.served(&id), Reason::VantageClosed);
+    bench.sweep_from(&id, &[("x", 1, Reason::Blocked)]);
+    assert_eq!(bench.served(&id), Reason::Blocked);
+    assert_eq!(rests_on(&bench.view(&id)).len(), 2);
+}
+
+#[test]
+fn all_checks_are_heard_again_when_one_of_them_is() {
+    let names = ["ledger:5432", "vault:8200"];
+    let ids = names.map(|target| id("b", Expect::Blocked, CheckKind::TcpConnect, target));
+    let checks = ids.each_ref().map(|id| tcp(id, Endpoint, [Address::Ip(ip(1))]));
+    let share = Share::of_slots(12, 4, Box::default());
+    let of_x = speakers(&["x"]);
+    let mut bench = Bench::new(&plan_shared(vec![(boundary("b", Expect::Blocked), checks.into())], &of_x, Some(share)));
+    bench.sweep_from(&ids[0], &[("x", 1, Reason::Blocked)]);
+    bench.sweep_from(&ids[1], &[("x", 1, Reason::Blocked)]);
+    let seen = bench.result(&ids[1], Endpoint, &[(1, true, Reason::VantageClosed)]);
+    let Evidence::Reach(seen) = &seen.evidence else { panic!() };
+    let none = AddressSeen { address: None, attempts: Box::default(), ..seen[0].0.clone() };
+    let nobody = ids.each_ref().map(|id| {
+        let evidence = Evidence::Reach([(none.clone(), Reason::VantageClosed)].into());
+        bench.concluded(id, Mode::Judge, Reason::VantageClosed, evidence)
+    });
+    bench.record(&nobody);
+    assert_eq!(ids.each_ref().map(|id| bench.served(id)), [Reason::VantageClosed; 2]);
+    bench.sweep_from(&ids[0], &[("x", 1, Reason::Blocked)]);
+    assert_eq!(ids.each_ref().map(|id| bench.served(id)), [Reason::Blocked; 2]);
+}
+
+/// A pod that went leaves what was seen from it until its address has its turn again; a pinned pair's sweep is no turn.
+#[test]
+fn a_turn_of_all_pods_takes_the_place_of_what_others_saw() {
+    let (plan, id) = shared(&[1, 2], &speakers(&["x", "y"]));
+    let mut bench = Bench::new(&plan);
+    bench.sweep_from(&id, &[("x", 1, Reason::Blocked), ("y", 1, Reason::NoWitness), ("x", 2, Reason::Reached)]);
+    bench.sweep_from(&id, &[("x", 2, Reason::Reached)]);
+    let from = |bench: &Bench| rests_on(&bench.view(&id)).len();
+    assert_eq!(from(&bench), 3);
+    bench.sweep_from(&id, &[("x", 2, Reason::Reached), ("x", 1, Reason::Blocked)]);
+    assert_eq!(from(&bench), 2, "y is gone");
 }
 
 // --- Whatever the results are ---

@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{BoundaryPlan, CONTROL_CONNECTS, CONTROLS_EVERY, ControlAddresses, Leg, Question};
+use super::{BoundaryPlan, CONTROL_CONNECTS, CONTROLS_EVERY, ControlAddresses, Leg, Part, Question};
 use crate::{
     config::{Address, Config},
     model::{CheckKind, Family, VantageMode},
@@ -22,6 +22,8 @@ pub struct Cost {
     pub checks: usize,
     /// Addresses and ports to connect to; a name counts as one.
     pub addresses: usize,
+    /// Those of them that one sweep probes: less than all where nodes share them, and on average.
+    pub addresses_per_sweep: usize,
     /// Connects of one sweep if nothing is open, controls and witnesses included.
     pub connects: usize,
     /// DNS queries of one sweep if none is lost.
@@ -65,8 +67,13 @@ impl Leg {
             }
         }
         dns_queries += SHARED_QUERIES * dns_seconds.len();
-        let witness = if planned.witnessed { 2 } else { 0 };
-        let attempts = boundary.attempts as usize + witness;
+        let all = addresses;
+        let addresses = match self.share(Part::Reach) {
+            Some(share) if share.nodes == 0 => 0,
+            Some(share) => all.div_ceil(share.sweeps as usize),
+            None => all,
+        };
+        let attempts = planned.connects() as usize;
         let of_pod = config.pods.as_ref().filter(|_| planned.mode == VantageMode::Pods).map(|pods| pods.per_second);
         let slowest = of_pod.unwrap_or(u32::MAX);
         let per_second = config.pace.per_second.min(slowest) as usize;
@@ -105,7 +112,8 @@ impl Leg {
             (addresses * attempts).saturating_add(rounds_in(most.as_secs()).saturating_mul(controls + negative));
         Cost {
             checks: self.checks().count(),
-            addresses,
+            addresses: all,
+            addresses_per_sweep: addresses,
             connects,
             dns_queries,
             packets_per_second: 2 * per_second.min(connects) + queries_per_second.min(dns_queries),

@@ -342,6 +342,7 @@ fn what_a_sweep_costs() {
         Cost {
             checks: 7,
             addresses: 3,
+            addresses_per_sweep: 3,
             // Two attempts and two of the witness, and three rounds in 12 s of six positive controls and, from both
             // vantages, the negative one on its own port and the positive control's.
             connects: 3 * (2 + 2) + 3 * (6 + 2 * 2),

@@ -17,7 +17,7 @@ use crate::{
     model::{AddressKind, CheckId, CheckKind, Mode, Verdict},
     observation::{DnsSeen, Rotation},
     pace::{Pace, Paces},
-    plan::{BoundaryPlan, Leg, Question},
+    plan::{BoundaryPlan, Check, Leg, Question},
     probe::dns::{
         NamespaceOracle, PodOracle, ReverseSweep, Server, ServiceLookup, Settings, SrvWildcard, Technique,
         ZoneTransfer, enumerate,
@@ -53,15 +53,16 @@ fn technique(kind: CheckKind, planned: &BoundaryPlan, config: &DnsConfig) -> Opt
 }
 
 impl Sweeper {
-    /// Starts the DNS checks of a leg. They take the interval at most.
+    /// Starts DNS checks of a leg. They take the interval at most.
     pub(super) fn spawn_dns(
         self: &Arc<Self>,
         leg: &Leg,
+        checks: &[&Check],
         speaker: &Arc<Speaker>,
         carried: &Carried,
     ) -> JoinSet<Vec<Arc<CheckResult>>> {
         let mut servers: Vec<(SocketAddr, AddressKind, Vec<Asked>)> = Vec::new();
-        for check in &leg.dns {
+        for check in checks {
             let Question::Dns { server, kind } = check.question else { continue };
             let lists = carried.dns.get(&check.id).map(|result| result.lists().to_vec()).unwrap_or_default();
             let asked = Asked { id: check.id.clone(), mode: check.mode, lists };

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     config::Address,
     inventory::resolve::Names,
-    ledger::Pair,
-    model::{AddressKind, CheckId},
+    ledger::Carried,
+    model::AddressKind,
     observation::{AddressSeen, TcpOutcome, TcpSeen},
     pace::Paces,
     plan::{Leg, Question},
@@ -31,20 +31,21 @@ impl Sweeper {
         &self,
         leg: &Leg,
         speaker: &Speaker,
-        pinned: &HashMap<Arc<CheckId>, Vec<Pair>>,
+        carried: &Carried,
         per_check: &mut [Vec<AddressSeen>],
     ) -> Vec<Job> {
-        let resolved = if speaker.only_pinned { HashMap::new() } else { self.resolve(leg, speaker).await };
+        let resolved = if speaker.only_pinned { HashMap::new() } else { self.resolve(leg, speaker, carried).await };
         let mut jobs = Vec::new();
         for (index, check) in leg.reach.iter().enumerate() {
             let Question::Reach { transport, kind, addresses, port, .. } = &check.question else { continue };
             let mut complete = true;
-            let mut ips: Vec<IpAddr> = Vec::with_capacity(addresses.len());
-            for address in addresses.iter() {
+            // With each whether it is due.
+            let mut ips: Vec<(IpAddr, bool)> = Vec::with_capacity(addresses.len());
+            for (i, address) in addresses.iter().enumerate() {
                 match address {
-                    Address::Ip(ip) => ips.push(*ip),
+                    Address::Ip(ip) => ips.push((*ip, carried.is_due(index, i))),
                     Address::Name(name) => match resolved.get(name) {
-                        Some(Ok(found)) => ips.extend(found),
+                        Some(Ok(found)) => ips.extend(found.iter().map(|ip| (*ip, true))),
                         Some(Err(outcome)) => {
                             complete = false;
                             per_check[index].push(without_address(speaker, *kind, *outcome));
@@ -55,8 +56,8 @@ impl Sweeper {
                 }
             }
             ips.sort_unstable();
-            ips.dedup();
-            let pairs = pinned.get(&check.id).map_or(&[][..], Vec::as_slice);
+            ips.dedup_by_key(|(ip, _)| *ip);
+            let pairs = carried.pinned.get(&check.id).map_or(&[][..], Vec::as_slice);
             let from_here = pairs.iter().filter(|pair| pair.from == speaker.pod);
             let open: Vec<SocketAddr> = from_here.map(|pair| pair.address).collect();
             let job = |address, listed, pinned| Job {
@@ -68,13 +69,14 @@ impl Sweeper {
                 pinned,
             };
             if !speaker.only_pinned {
-                jobs.extend(ips.iter().map(|ip| {
+                jobs.extend(ips.iter().filter_map(|(ip, is_due)| {
                     let address = SocketAddr::new(*ip, *port);
-                    job(address, true, open.contains(&address))
+                    let is_open = open.contains(&address);
+                    (*is_due || is_open).then(|| job(address, true, is_open))
                 }));
             }
             // A name that does not resolve says nothing of its last addresses: they still count as the target's.
-            let is_listed = |address: &SocketAddr| ips.binary_search(&address.ip()).is_ok();
+            let is_listed = |address: &SocketAddr| ips.binary_search_by_key(&address.ip(), |(ip, _)| *ip).is_ok();
             let others = open.iter().filter(|address| speaker.only_pinned || !is_listed(address));
             jobs.extend(others.map(|address| job(*address, !complete || is_listed(address), true)));
         }
@@ -82,12 +84,20 @@ impl Sweeper {
         jobs
     }
 
-    /// All names of the checks, each once.
-    async fn resolve(&self, leg: &Leg, speaker: &Speaker) -> HashMap<Arc<str>, Result<Vec<IpAddr>, TcpOutcome>> {
+    /// All names of the checks that are due, each once.
+    async fn resolve(
+        &self,
+        leg: &Leg,
+        speaker: &Speaker,
+        carried: &Carried,
+    ) -> HashMap<Arc<str>, Result<Vec<IpAddr>, TcpOutcome>> {
         use futures_util::{StreamExt, stream};
         let mut names: Vec<Arc<str>> = Vec::new();
-        for check in leg.reach.iter() {
-            if let Question::Reach { addresses, .. } = &check.question {
+        for (index, check) in leg.reach.iter().enumerate() {
+            // Where one of a check's addresses is a name, they are due together.
+            if let Question::Reach { addresses, .. } = &check.question
+                && carried.is_due(index, 0)
+            {
                 names.extend(addresses.iter().filter_map(|a| match a {
                     Address::Name(name) => Some(name.clone()),
                     Address::Ip(_) => None,

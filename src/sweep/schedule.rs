@@ -12,14 +12,14 @@ use rand::Rng;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Sweeper, Waiters};
+use super::{Sweeper, Waiters, shares::Shares};
 use crate::{
     inventory::{
         cri::Sandbox,
         stands::{Speakers, age},
     },
     ledger::{Carried, Ledger, SweepReport, Transition},
-    plan::{Asked, Leg, Part},
+    plan::{Asked, Leg, Part, share::Due},
 };
 
 /// A pod that is younger was not there when the pods were last looked at.
@@ -39,6 +39,7 @@ pub struct Schedule {
     ledger: Arc<Ledger>,
     observer: Arc<dyn Observer>,
     waiters: Arc<Waiters>,
+    shares: Arc<Shares>,
     stop: CancellationToken,
     tasks: TaskTracker,
     /// A task whose sender is dropped ends what it began, and ends.
@@ -50,13 +51,14 @@ impl Schedule {
     pub fn new(sweeper: Arc<Sweeper>, ledger: Arc<Ledger>, observer: Arc<dyn Observer>) -> Self {
         let waiters = Arc::new(Waiters::new(turn_within(&sweeper)));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        Self { sweeper, ledger, observer, waiters, stop, tasks, legs: HashMap::new() }
+        Self { sweeper, ledger, observer, waiters, shares: Arc::default(), stop, tasks, legs: HashMap::new() }
     }
 
     /// Goes on with the turns of a schedule that was stopped.
     #[must_use]
     pub fn after(mut self, stopped: &Self) -> Self {
         self.waiters = Arc::new(stopped.waiters.promising(turn_within(&self.sweeper)));
+        self.shares = stopped.shares.clone();
         self
     }
 
@@ -78,7 +80,9 @@ impl Schedule {
             };
             self.legs.insert(asked, running);
         }
-        self.waiters.keep(&self.legs.keys().cloned().collect::<HashSet<_>>());
+        let asked: HashSet<Asked> = self.legs.keys().cloned().collect();
+        self.waiters.keep(&asked);
+        self.shares.keep(&asked);
     }
 
     fn start(&self, leg: Arc<Leg>, part: Part) -> watch::Sender<Arc<Leg>> {
@@ -89,6 +93,7 @@ impl Schedule {
             ledger: self.ledger.clone(),
             observer: self.observer.clone(),
             waiters: self.waiters.clone(),
+            shares: self.shares.clone(),
             asked,
             legs,
         };
@@ -115,6 +120,7 @@ struct Sweeping {
     ledger: Arc<Ledger>,
     observer: Arc<dyn Observer>,
     waiters: Arc<Waiters>,
+    shares: Arc<Shares>,
     asked: Asked,
     legs: watch::Receiver<Arc<Leg>>,
 }
@@ -126,24 +132,36 @@ enum Why {
     Newcomers,
 }
 
+/// A sweep that came to its end.
+struct Swept {
+    why: Why,
+    leg: Arc<Leg>,
+    /// What was due, where that was not everything.
+    of: Option<Due>,
+    report: SweepReport,
+}
+
 impl Sweeping {
     async fn run(mut self) {
         let interval = self.legs.borrow().boundary.boundary.interval;
         // The first sweep comes soon: a new agent is wanted for its verdicts, and a new pod may be open for a moment only.
         let mut due = Instant::now() + if is_new(&self.legs.borrow()) { Duration::ZERO } else { first(interval) };
-        let mut running: FuturesUnordered<BoxFuture<'static, (Why, SweepReport)>> = FuturesUnordered::new();
+        let mut running: FuturesUnordered<BoxFuture<'static, Swept>> = FuturesUnordered::new();
         let (mut sweeps, mut newcomers) = (false, false);
         let mut is_wanted = true;
         while is_wanted || !running.is_empty() {
             tokio::select! {
                 biased;
-                Some((why, report)) = running.next() => {
+                Some(Swept { why, leg, of, report }) = running.next() => {
                     let transitions = self.ledger.record(&report);
                     self.observer.swept(&report, &transitions);
                     match why {
                         Why::Newcomers => newcomers = false,
                         Why::Due => {
                             sweeps = false;
+                            if let Some(of) = of {
+                                self.shares.done(&self.asked, &leg, &of, &report);
+                            }
                             let (next, missed) = next_due(due, Instant::now(), interval);
                             if missed > 0 {
                                 self.observer.overran(&self.asked.0, missed);
@@ -155,8 +173,15 @@ impl Sweeping {
                 changed = self.legs.changed(), if is_wanted => is_wanted = changed.is_ok(),
                 () = tokio::time::sleep_until(due), if is_wanted && !sweeps => {
                     let leg = self.legs.borrow_and_update().clone();
-                    let turn = self.waiters.next(&self.asked, &leg.stand.speakers);
-                    let carried = self.ledger.carried(&leg);
+                    let due = self.shares.due(&self.asked, &leg);
+                    let speakers = &leg.stand.speakers;
+                    let turn = match (&due, self.asked.2) {
+                        (Some(_), Part::Reach) => self.waiters.all(&self.asked, speakers),
+                        // Who asks DNS has its turn when there is something to ask, or the same would always ask the same.
+                        (Some(due), Part::Dns) if !(0..leg.dns.len()).any(|check| due.has(check, 0)) => Vec::new(),
+                        _ => self.waiters.next(&self.asked, speakers),
+                    };
+                    let carried = Carried { due, ..self.ledger.carried(&leg) };
                     running.push(self.sweep(Why::Due, leg, turn, carried));
                     sweeps = true;
                 }
@@ -166,22 +191,21 @@ impl Sweeping {
                 let leg = self.legs.borrow().clone();
                 let turn = self.waiters.newcomers(&self.asked, &leg.stand.speakers);
                 if !turn.is_empty() {
-                    running.push(self.sweep(Why::Newcomers, leg, turn, Carried::default()));
+                    let due = Shares::due_to_newcomers(&self.asked, &leg);
+                    running.push(self.sweep(Why::Newcomers, leg, turn, Carried { due, ..Carried::default() }));
                     newcomers = true;
                 }
             }
         }
     }
 
-    fn sweep(
-        &self,
-        why: Why,
-        leg: Arc<Leg>,
-        turn: Vec<Arc<Sandbox>>,
-        carried: Carried,
-    ) -> BoxFuture<'static, (Why, SweepReport)> {
+    fn sweep(&self, why: Why, leg: Arc<Leg>, turn: Vec<Arc<Sandbox>>, carried: Carried) -> BoxFuture<'static, Swept> {
         let (sweeper, part) = (self.sweeper.clone(), self.asked.2);
-        async move { (why, sweeper.sweep(&leg, part, &turn, &carried).await) }.boxed()
+        async move {
+            let report = sweeper.sweep(&leg, part, &turn, &carried).await;
+            Swept { why, leg, of: carried.due, report }
+        }
+        .boxed()
     }
 }
 

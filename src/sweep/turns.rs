@@ -42,6 +42,12 @@ impl Waiters {
         self.turns().entry(asked.clone()).or_default().next(speakers, within)
     }
 
+    /// All pods, where what is asked is a share only: it may be long until its next turn, and in step with the pods' turns it
+    /// would never be had from some.
+    pub fn all(&self, asked: &Asked, speakers: &Speakers) -> Vec<Arc<Sandbox>> {
+        self.turns().entry(asked.clone()).or_default().next(speakers, 1)
+    }
+
     /// See [`Turns::newcomers`].
     pub fn newcomers(&self, asked: &Asked, speakers: &Speakers) -> Vec<Arc<Sandbox>> {
         self.turns().entry(asked.clone()).or_default().newcomers(speakers)

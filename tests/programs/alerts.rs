@@ -13,7 +13,7 @@ use segprobe::model::{CheckKind, Expect, Reason, Verdict, Via};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::support::{SOON, have, process};
+use crate::support::{SOON, have, process, reference};
 
 const RULE_FILE: &str = "manifests/alerts/segprobe.rules.yaml";
 
@@ -174,23 +174,10 @@ const OTHERS: [(&str, &[&str]); 7] = [
     ("kube_daemonset_status_desired_number_scheduled", &["daemonset"]),
 ];
 
-/// The labels of each metric, as the table of the README has them.
+/// The labels of each metric, as the reference has them.
 fn exported() -> BTreeMap<String, BTreeSet<String>> {
-    let readme = read("README.md");
-    let code: String = files("src/export", "rs").into_iter().map(read).collect();
-    let mut metrics = BTreeMap::new();
-    for line in readme.lines().filter(|line| line.starts_with("| `segprobe_")) {
-        let columns: Vec<&str> = line.split('|').collect();
-        let words = |text: &str| -> BTreeSet<String> {
-            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-            words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
-        };
-        for name in columns[1].split(',').map(|name| name.trim().trim_matches('`')) {
-            assert!(code.contains(&format!("\"{name}\"")), "{name} is in the README, and not in the code");
-            metrics.insert(name.to_owned(), words(columns[3]));
-        }
-    }
-    assert!(metrics.len() > 20, "the README's table of metrics has another form: {metrics:?}");
+    let told = reference::metrics("Agents").into_iter().chain(reference::metrics("Discovery"));
+    let mut metrics: BTreeMap<_, _> = told.map(|(name, metric)| (name, metric.labels)).collect();
     for (name, labels) in OTHERS {
         metrics.insert(name.to_owned(), labels.iter().map(|&label| label.to_owned()).collect());
     }

@@ -81,7 +81,7 @@ fn form(schema: &Value, value: &Value, to_tell: &mut Vec<(String, Value)>) -> St
     match kind.unwrap_or(&value["type"]).as_str() {
         Some("array") => format!("list of {}", form(schema, &value["items"], to_tell)),
         Some("object") => format!("mapping to {}", form(schema, &value["additionalProperties"], to_tell)),
-        Some("integer") => "number".into(),
+        Some("integer" | "number") => "number".into(),
         Some("boolean") => "`true` or `false`".into(),
         Some("string") if value["anyOf"].is_array() => "address".into(),
         Some("string") => "text".into(),

@@ -23,20 +23,18 @@ use segprobe::{
 use serde_json::Value;
 
 use self::promql::named;
-use crate::support::{SOON, have, process, skip};
+use crate::support::{SOON, have, process, reference, skip};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// They never change: links and alerts name them.
 const UIDS: [&str; 4] = ["segprobe-agents", "segprobe-boundary", "segprobe-dns", "segprobe-overview"];
 
 /// Metrics that no agent of this tree exports, and why a dashboard may name them.
-const OTHERS: [(&str, &str); 6] = [
+const OTHERS: [(&str, &str); 4] = [
     ("kube_node_info", "of kube-state-metrics: which nodes there are"),
     ("scrape_duration_seconds", "Prometheus adds it to each scrape"),
     ("scrape_samples_scraped", "Prometheus adds it to each scrape"),
     ("up", "Prometheus adds it to each scrape"),
-    ("segprobe_boundary_share_nodes", "comes with shared targets"),
-    ("segprobe_boundary_share_sweeps", "comes with shared targets"),
 ];
 
 struct Dashboard {
@@ -398,21 +396,15 @@ fn assert_document(uid: &str, path: &str) {
     }
 }
 
-/// The metrics of the README's table, `process_*` among them.
+/// The metrics of an agent, and the series of its histograms.
 fn exported() -> BTreeSet<String> {
-    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
-    let section = readme.split_once("\n## Metrics\n").unwrap().1.split_once("\n## ").unwrap().0;
-    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" |"));
     let mut names = BTreeSet::new();
-    for (cell, rest) in rows {
-        for name in cell.split('`').filter(|name| name.contains('_')) {
-            names.insert(name.to_owned());
-            if rest.trim_start().starts_with("histogram") {
-                names.extend(["bucket", "count", "sum"].map(|part| format!("{name}_{part}")));
-            }
+    for (name, metric) in reference::metrics("Agents") {
+        if metric.kind == "histogram" {
+            names.extend(["bucket", "count", "sum"].map(|part| format!("{name}_{part}")));
         }
+        names.insert(name);
     }
-    assert!(names.len() > 25, "{names:?}");
     names
 }
 

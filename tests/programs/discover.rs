@@ -230,7 +230,7 @@ fn all_that_the_api_tells_is_written_by_server_side_apply() {
     assert_eq!(discovery.value("segprobe_discovery_targets", &[("zone", "high"), ("kind", "service")]), 5.0);
     assert_eq!(discovery.value("segprobe_discovery_objects", &[("kind", "endpointslices")]), 6.0);
     assert_eq!(discovery.value("segprobe_discovery_targets_left_out", &[]), 0.0);
-    assert!(discovery.value("segprobe_discovery_last_apply_timestamp_seconds", &[("namespace", "segprobe")]) > 1e9);
+    assert!(discovery.value("segprobe_discovery_last_apply_timestamp_seconds", &[("into", "segprobe")]) > 1e9);
     assert_eq!(http::get(discovery.address, "/-/healthy").status, 200);
     discovery.process.signal(Signal::SIGTERM);
     assert_eq!(discovery.process.exit_code(SOON), Some(0));
@@ -392,10 +392,7 @@ fn a_config_map_that_is_missing_is_named_and_costs_no_other() {
     });
     assert!(!discovery.is_ready());
     let page = discovery.page();
-    assert_eq!(
-        page.value("segprobe_discovery_last_apply_timestamp_seconds", &[("namespace", "segprobe-system")]),
-        None
-    );
+    assert_eq!(page.value("segprobe_discovery_last_apply_timestamp_seconds", &[("into", "segprobe-system")]), None);
     kube.has_config_map("segprobe-system", "segprobe-targets-5", true);
     wait_for("it is mended", SOON, || discovery.is_ready().then_some(()));
 }

@@ -5,6 +5,7 @@ mod custom;
 mod decode;
 mod discovery;
 mod image;
+mod install;
 mod knobs;
 mod privileges;
 mod wiring;
@@ -19,7 +20,7 @@ use serde_json::Value;
 use crate::support::{SOON, have, process, skip};
 
 /// What a user applies, and what its objects' names, labels and references are held to.
-const KUSTOMIZATIONS: [&str; 7] = [
+const KUSTOMIZATIONS: [&str; 8] = [
     "manifests/base",
     "manifests/overlays/pods",
     "manifests/overlays/witness",
@@ -27,6 +28,7 @@ const KUSTOMIZATIONS: [&str; 7] = [
     "manifests/overlays/prometheus-operator",
     "manifests/overlays/grafana",
     "manifests/example/workloads",
+    "manifests/example",
 ];
 /// Those with an agent, and the discovery.
 const WORKLOADS: [&str; 4] =

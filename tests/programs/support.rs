@@ -7,6 +7,7 @@ pub mod http;
 pub mod metrics;
 pub mod process;
 pub mod prometheus;
+pub mod reference;
 pub mod told;
 
 use std::{

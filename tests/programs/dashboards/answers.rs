@@ -60,11 +60,6 @@ fn stand_in() -> SocketAddr {
     for node in 1..=5 {
         writeln!(page, "kube_node_info{{node=\"node-{node}\"}} 1").unwrap();
     }
-    let labels = "node=\"node-1\",job=\"segprobe\",boundary=\"low-to-high\"";
-    writeln!(page, "segprobe_boundary_share_nodes{{{labels}}} 3\nsegprobe_boundary_share_sweeps{{{labels}}} 2")
-        .unwrap();
-    let file = "node=\"node-1\",job=\"segprobe\",file=\"targets/0.json\"";
-    writeln!(page, "segprobe_targets_heartbeat_timestamp_seconds{{{file}}} 1700000000").unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { continue };
@@ -222,7 +217,15 @@ targets:
     let runtime = FakeCri::start(
         [("web", "shop-0"), ("payments", "ledger-0")].map(|(namespace, name)| FakePod::new(namespace, name)).into(),
     );
-    // Its control is nobody: it is offline, and knows only which pods run beside it.
+    let discovered = directory.path().join("discovered.json");
+    let target = format!(
+        r#"{{"zone": "high", "namespace": "payments", "service": "vault", "endpoints": ["{}"], "ports": [{{"port": 80, "target_port": {}}}]}}"#,
+        shut.ip(),
+        shut.port()
+    );
+    let file = format!(r#"{{"heartbeat": "2026-11-26T03:34:19Z", "targets": [{target}]}}"#);
+    std::fs::write(&discovered, file).unwrap();
+    // Its control is nobody: it is offline, and knows only which pods run beside it. Its targets are discovered.
     let shared = config(
         "blocked",
         "low-to-high",
@@ -232,11 +235,11 @@ vantage: {{namespace: web, identity: storefront}}
 pods: {{socket: {}, poll: 200ms}}
 controls: {{positive: [{{tcp: '{}'}}]}}
 dns: {{resolver: '{split}', servers: []}}
-targets:
-{}",
+target_files: ['{}']
+",
             runtime.socket().display(),
             closed(),
-            targets(&[("vault", shut)], "endpoints")
+            discovered.display()
         ),
     );
     let shared = agent("shared", &shared);

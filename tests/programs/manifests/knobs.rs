@@ -43,6 +43,7 @@ fn every_knob_turns() {
     known.sort_unstable();
     assert_eq!(files, known, "knobs without a test, or tests without a knob");
 
+    let kubectls: Vec<_> = kubectls().collect();
     for (knob, base, object, field, expected) in knobs() {
         let directory = directory();
         let at = directory.path();
@@ -54,9 +55,9 @@ fn every_knob_turns() {
             format!("bases: [manifests/{base}]\npatchesStrategicMerge: [knob.yaml]\n"),
         )
         .unwrap();
-        for kubectl in kubectls() {
-            let plain = documents(&kustomize_at(&kubectl, &root().join("manifests").join(base)));
-            let turned = documents(&kustomize_at(&kubectl, at));
+        for kubectl in &kubectls {
+            let plain = documents(&kustomize_at(kubectl, &root().join("manifests").join(base)));
+            let turned = documents(&kustomize_at(kubectl, at));
             assert_eq!(turned.len(), plain.len(), "{knob}");
             for was in &plain {
                 let is = turned
