@@ -97,7 +97,12 @@ fn a_breach_arrives() -> Result<(), Failed> {
 
     // What a real agent exports is what the rules ask for.
     for recorded in ["findings_open:sum", "agents:count", "boundary_nodes:count", "boundary_conclusive:ratio"] {
-        assert_eq!(place.query(&format!("segprobe:{recorded} == 1")).len(), 1, "{recorded}");
+        // Their group may be evaluated after the alert's.
+        let began = Instant::now();
+        while place.query(&format!("segprobe:{recorded} == 1")).len() != 1 {
+            assert!(began.elapsed() < IN_TIME, "{recorded}");
+            thread::sleep(Duration::from_millis(100));
+        }
     }
     let groups = place.get(PROMETHEUS, "/api/v1/rules");
     let rules = groups["data"]["groups"].as_array().into_iter().flatten().flat_map(|group| group["rules"].as_array());
