@@ -17,6 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     config::Heartbeat,
+    inventory::stands::Speakers,
     model::{AddressKind, CheckId, CheckKind, Expect, Identity, Mode, PodName, Reason, VantageMode, Verdict},
     observation::{AddressSeen, DnsSeen, NodeSeen, Rotation},
     plan::{Asked, BoundaryPlan, Leg, Part, Plan, share::Due},
@@ -349,6 +350,8 @@ struct Entry {
     findings: Findings,
     /// Where nodes share the targets, so that a sweep probes some of the addresses only: how many there are.
     shared: Option<Latest>,
+    /// Who can ask it again.
+    speakers: Speakers,
 }
 
 impl Ledger {
@@ -399,11 +402,12 @@ impl Ledger {
                     result: None,
                     findings: Findings::default(),
                     shared: None,
+                    speakers: leg.stand.speakers.clone(),
                 });
                 entry.round = round;
                 entry.vouched_by = check.question.vouched_by();
                 if let Some(held) = state.held.remove(&check.id)
-                    && let Some(held) = held.keep_listed(&check.question)
+                    && let Some(held) = held.keep_listed(&check.question, &leg.stand.speakers)
                 {
                     still_held.insert(check.id.clone(), held);
                 }
@@ -413,9 +417,10 @@ impl Ledger {
                     entry.result = latest.keep_planned(result, &check.question, entry.shared);
                 }
                 entry.shared = shared;
-                entry.findings.keep_planned(&check.question, &leg.stand.speakers, |finding| {
-                    transitions.push(finding.closed(&check.id, Closed::Gone, now));
-                });
+                entry.speakers = leg.stand.speakers.clone();
+                let mut gone = |finding: &Finding| transitions.push(finding.closed(&check.id, Closed::Gone, now));
+                entry.findings.keep_planned(&check.question, &mut gone);
+                entry.findings.keep_standing(&entry.speakers, gone);
                 state.checks.insert(check.id.clone(), entry);
             }
         }
@@ -465,8 +470,9 @@ impl Ledger {
                 state.held.insert(id, held);
                 continue;
             };
-            let opened = entry.findings.record(&confirmed, &mut transitions);
-            entry.result = entry.result.take().map(|result| held::with_findings(&result, &confirmed));
+            let opened = entry.record_findings(&confirmed, now, &mut transitions);
+            let shared = entry.shared;
+            entry.result = entry.result.take().map(|result| held::with_findings(&result, &confirmed, shared));
             let after = view(&id, entry).reason_at(now);
             if before != after {
                 transitions.push(Transition::Changed { id: id.clone(), from: Some(before), to: after });
@@ -527,7 +533,7 @@ impl Ledger {
             let pinned: Vec<Pair> = entry.findings.pairs().collect();
             let mut opened = 0;
             if result.id.expect == Expect::Blocked && result.mode == Mode::Judge {
-                opened = entry.findings.record(result, &mut transitions);
+                opened = entry.record_findings(result, report.ended, &mut transitions);
             }
             is_shared |= entry.shared.is_some();
             entry.result = Some(match entry.shared {
@@ -591,6 +597,18 @@ impl Ledger {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// Takes a result into account; returns the number of findings that it opened. Those from a pod that ended while it was probed
+    /// from, or while they waited, are over at once.
+    fn record_findings(&mut self, result: &CheckResult, now: Instant, transitions: &mut Vec<Transition>) -> u64 {
+        let opened = self.findings.record(result, transitions);
+        self.findings.keep_standing(&self.speakers, |finding| {
+            transitions.push(finding.closed(&result.id, Closed::Gone, now));
+        });
+        opened
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::{Config, Zone},
-    model::{Identity, Reason, VantageMode},
+    model::{Identity, PodName, Reason, VantageMode},
 };
 
 /// An identity, and who can speak for it.
@@ -44,6 +44,17 @@ pub enum Speakers {
     Nobody(Reason),
     /// Nobody needs to: what is asked is known of the node.
     Node,
+}
+
+impl Speakers {
+    /// Whether what was seen from there can be asked again: from the agent's own network (none), or from a pod that is still there.
+    pub fn has(&self, from: Option<&PodName>) -> bool {
+        match (from, self) {
+            (None, _) => true,
+            (Some(from), Self::Pods(pods)) => pods.iter().any(|pod| pod.id == from.sandbox),
+            (Some(_), _) => false,
+        }
+    }
 }
 
 /// What is known of the pods of this node.

@@ -171,7 +171,7 @@ impl Findings {
 
     /// Closes, as gone, what a new plan no longer lists. An address that a name once gave stays: the name may be hidden
     /// while the address is still open.
-    pub fn keep_planned(&mut self, question: &Question, speakers: &Speakers, mut gone: impl FnMut(&Finding)) {
+    pub fn keep_planned(&mut self, question: &Question, mut gone: impl FnMut(&Finding)) {
         let listed = |finding: &Finding| match (question, finding.address) {
             (Question::Reach { addresses, port, .. }, Some(address)) => addresses.iter().any(|a| match a {
                 Address::Ip(ip) => SocketAddr::new(*ip, *port) == address,
@@ -180,17 +180,12 @@ impl Findings {
             (Question::Reach { .. }, None) => false,
             (Question::Dns { .. } | Question::CoResidency, _) => true,
         };
-        let stands = |finding: &Finding| match (&finding.from, speakers) {
-            (None, _) => true,
-            (Some(from), Speakers::Pods(pods)) => pods.iter().any(|pod| pod.id == from.sandbox),
-            (Some(_), _) => false,
-        };
-        self.0.retain(|finding| {
-            let keep = listed(finding) && stands(finding);
-            if !keep {
-                gone(finding);
-            }
-            keep
-        });
+        self.0.extract_if(.., |finding| !listed(finding)).for_each(|finding| gone(&finding));
+    }
+
+    /// Closes, as gone, what was seen from a pod that is not there any more: nobody can ask that again.
+    pub fn keep_standing(&mut self, speakers: &Speakers, mut gone: impl FnMut(&Finding)) {
+        let stands = |finding: &Finding| speakers.has(finding.from.as_deref());
+        self.0.extract_if(.., |finding| !stands(finding)).for_each(|finding| gone(&finding));
     }
 }

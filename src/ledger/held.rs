@@ -1,13 +1,14 @@
 //! Failures at discovered addresses of one check that wait for discovery's next word: pods come and go, and addresses are used
 //! again. The earliest of each pair waits, so that a breach is no finding later than the first heartbeat after it.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 
-use super::{CheckResult, Evidence, findings::Findings};
+use super::{CheckResult, Evidence, findings::Findings, shared::Latest};
 use crate::{
     config::Address,
+    inventory::stands::Speakers,
     model::{AddressKind, CheckId, Mode, Reason},
     observation::AddressSeen,
     plan::Question,
@@ -36,7 +37,8 @@ impl Held {
     }
 
     /// Holds the failures of a result that `word` does not confirm, and gives what is known without them; nothing where it is the
-    /// same. A pair with an open finding is known, and so is an address that is probed for its finding alone.
+    /// same. A pair with an open finding is known, and so is an address that is probed for its finding alone. Of each pair it is
+    /// the earliest that waits, whatever the clock was when it was seen first.
     pub fn hold(
         mut self,
         result: &Arc<CheckResult>,
@@ -55,21 +57,30 @@ impl Held {
             return (self, None);
         }
         for (seen, reason) in addresses.iter().filter(|of| waits(of)) {
-            if !self.0.iter().any(|waiting| is_same(&waiting.seen, seen)) {
-                self.0.push(Waiting { seen: seen.clone(), reason: *reason, judged: result.judged, at: result.at });
+            let waiting = Waiting { seen: seen.clone(), reason: *reason, judged: result.judged, at: result.at };
+            match self.0.iter_mut().find(|known| is_same(&known.seen, seen)) {
+                Some(known) if known.at <= waiting.at => {}
+                Some(known) => *known = waiting,
+                None => self.0.push(waiting),
             }
         }
         let known = addresses.iter().map(|(seen, reason)| (seen.clone(), unconfirmed(seen, *reason)));
         (self, Some(Arc::new(with_addresses(result, known.collect()))))
     }
 
-    /// Only what a new plan still lists: at other addresses nobody knows who answered.
-    pub fn keep_listed(mut self, question: &Question) -> Option<Self> {
+    /// Only what a new plan still lists: at other addresses nobody knows who answered. What pods saw that are gone stays once
+    /// for each address: they may be many, and it is the word that they saw it that counts.
+    pub fn keep_listed(mut self, question: &Question, speakers: &Speakers) -> Option<Self> {
         let Question::Reach { addresses, port, vouched_by: Some(_), .. } = question else { return None };
         let is_listed = |address: SocketAddr| {
             addresses.iter().any(|a| matches!(a, Address::Ip(ip) if SocketAddr::new(*ip, *port) == address))
         };
-        self.0.retain(|waiting| waiting.seen.address.is_some_and(is_listed));
+        self.0.sort_by_key(|waiting| waiting.at);
+        let mut seen_by_the_gone = HashSet::new();
+        self.0.retain(|Waiting { seen, .. }| {
+            let mut is_first = |address| speakers.has(seen.from.as_deref()) || seen_by_the_gone.insert(address);
+            seen.address.is_some_and(|address| is_listed(address) && is_first(address))
+        });
         (!self.is_empty()).then_some(self)
     }
 
@@ -85,8 +96,12 @@ impl Held {
     }
 }
 
-/// The latest result, where what waited is a finding now.
-pub(super) fn with_findings(latest: &Arc<CheckResult>, confirmed: &CheckResult) -> Arc<CheckResult> {
+/// The latest result, where what waited is a finding now. `shared` where its addresses are probed in turns.
+pub(super) fn with_findings(
+    latest: &Arc<CheckResult>,
+    confirmed: &CheckResult,
+    shared: Option<Latest>,
+) -> Arc<CheckResult> {
     let (Evidence::Reach(addresses), Evidence::Reach(now)) = (&latest.evidence, &confirmed.evidence) else {
         return latest.clone();
     };
@@ -94,7 +109,10 @@ pub(super) fn with_findings(latest: &Arc<CheckResult>, confirmed: &CheckResult) 
         let waited = now.iter().find(|(other, _)| *reason == Reason::UnconfirmedAddress && is_same(other, seen));
         (seen.clone(), waited.map_or(*reason, |(_, reason)| *reason))
     });
-    Arc::new(with_addresses(latest, addresses.collect()))
+    match shared {
+        Some(shared) => shared.judged(latest, Some(addresses.collect())),
+        None => Arc::new(with_addresses(latest, addresses.collect())),
+    }
 }
 
 fn with_addresses(result: &CheckResult, addresses: Box<[(AddressSeen, Reason)]>) -> CheckResult {

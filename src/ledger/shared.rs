@@ -77,7 +77,7 @@ impl Latest {
     }
 
     /// The verdict over all addresses. It is as old as what it rests on: a failure on the last that failed, anything else on all.
-    fn judged(self, of: &CheckResult, addresses: Option<Box<[Seen]>>) -> Arc<CheckResult> {
+    pub fn judged(self, of: &CheckResult, addresses: Option<Box<[Seen]>>) -> Arc<CheckResult> {
         let addresses = match (addresses, &of.evidence) {
             (Some(addresses), _) => addresses,
             (None, Evidence::Reach(addresses)) => addresses.clone(),

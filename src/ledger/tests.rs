@@ -629,6 +629,18 @@ fn a_pod_that_leaves_takes_its_findings_with_it() {
 }
 
 #[test]
+fn a_pod_that_left_while_it_was_probed_from_leaves_no_finding_open() {
+    let (mut bench, id) = one_of_pods(&["x", "y"]);
+    bench.follow(&of_pods(&id, &["y"]));
+    let transitions = bench.sweep_from(&id, &[("x", 1, Reached), ("y", 1, Blocked)]);
+    assert_eq!(from_whom(&transitions), ["opened x 127.0.1.1", "gone x 127.0.1.1"]);
+    assert_eq!(bench.ledger.snapshot().findings[&("b".into(), CheckKind::TcpConnect)].total, 1, "it was counted");
+    assert!(bench.pinned_pairs(&id).is_empty(), "nobody could close it");
+    bench.sweep_from(&id, &[("y", 1, Blocked)]);
+    assert_eq!(bench.served(&id), Blocked);
+}
+
+#[test]
 fn an_identity_that_leaves_takes_its_checks_with_it() {
     let (mut bench, id) = one_of_pods(&["x"]);
     bench.sweep_from(&id, &[("x", 1, Reached)]);
@@ -1328,6 +1340,57 @@ fn an_address_that_is_no_longer_listed_is_no_finding() {
     assert_eq!(bench.vouch(100), []);
     assert_eq!(opened(&bench.sweep(&id, Endpoint, &[(1, true, Reached)])), [Some(pair(1))]);
     assert!(bench.ledger.snapshot().heartbeats.is_empty());
+}
+
+#[test]
+fn what_a_pod_saw_that_is_gone_is_counted_and_over() {
+    let id = id("b", Expect::Blocked, CheckKind::TcpConnect, "ledger:5432");
+    let from = |names: &[&str]| {
+        let mut plan = discovered(&id, &[1, 2]);
+        Arc::get_mut(&mut plan.legs[0]).unwrap().stand.speakers = speakers(names);
+        plan
+    };
+    let mut bench = Bench { discovered: true, ..Bench::new(&from(&["y"])) };
+    // A workload that rolls, while discovery is silent: what waits does not grow with it.
+    for pod in 0..20 {
+        let pod = format!("x{pod:02}");
+        bench.follow(&from(&[&pod, "y"]));
+        bench.sweep_from(&id, &[(&pod, 1, Reached), ("y", 1, Reached), ("y", 2, Blocked)]);
+    }
+    bench.follow(&from(&["y"]));
+    let transitions = bench.vouch(100_000);
+    let told = from_whom(&transitions);
+    assert_eq!(told, ["opened x00 127.0.1.1", "opened y 127.0.1.1", "gone x00 127.0.1.1"]);
+    assert_eq!(bench.pinned_pairs(&id), [("y".into(), pair(1))]);
+    assert_eq!(bench.count().total, 2);
+}
+
+#[test]
+fn a_clock_that_was_ahead_keeps_no_finding_back() {
+    let (mut bench, id) = Bench::of_discovered(&[1]);
+    bench.now += Duration::from_secs(86_400);
+    bench.sweep(&id, Endpoint, &[(1, true, Reached)]);
+    bench.now = bench.start;
+    bench.sweep(&id, Endpoint, &[(1, true, Reached)]);
+    assert_eq!(opened(&bench.vouch(30)), [Some(pair(1))]);
+}
+
+#[test]
+fn what_was_never_probed_is_pending_when_another_address_is_confirmed() {
+    let id = id("b", Expect::Blocked, CheckKind::TcpConnect, "ledger:5432");
+    let mut found = discovered(&id, &[1, 2]);
+    let (mut planned, _) = shared(&[1, 2], &speakers(&["y"]));
+    std::mem::swap(
+        &mut Arc::get_mut(&mut planned.legs[0]).unwrap().reach,
+        &mut Arc::get_mut(&mut found.legs[0]).unwrap().reach,
+    );
+    planned.vouching = found.vouching;
+    let mut bench = Bench { discovered: true, ..Bench::new(&planned) };
+    bench.sweep_from(&id, &[("x", 1, Reached), ("y", 1, Blocked)]);
+    bench.sweep_from(&id, &[("y", 1, Blocked)]);
+    assert_eq!(bench.served(&id), Reason::Pending);
+    assert_eq!(from_whom(&bench.vouch(100)), ["opened x 127.0.1.1", "gone x 127.0.1.1"]);
+    assert_eq!(bench.served(&id), Reason::Pending);
 }
 
 #[test]
