@@ -21,7 +21,7 @@ use ipnet::IpNet;
 pub use cross_checks::{is_dns_name, is_label, is_word};
 pub use document::json_schema;
 pub use load::{Files, Heartbeat, LoadError, Look, Problem, load, parse, parse_yaml, read_text};
-pub use scalars::{Located, Position, Span};
+pub use scalars::{Located, Position, Span, is_node_name};
 
 use crate::model::{AddressKind, CheckKind, ClosedRule, Expect, Mode, NegativeControl, Transport, VantageMode};
 

@@ -173,6 +173,11 @@ impl JsonSchema for Ip {
     }
 }
 
+/// Whether a text can be a node's name. Some providers name nodes by their addresses, so it need not be a name of DNS.
+pub fn is_node_name(text: &str) -> bool {
+    (1..=253).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
 /// The name of a Kubernetes node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeName(pub Arc<str>);
@@ -186,8 +191,7 @@ impl<'de> Deserialize<'de> for NodeName {
                 f.write_str("a node's name: up to 253 letters, digits, `-`, `_` or `.`")
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<NodeName, E> {
-                let is_plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-                if is_plain && (1..=253).contains(&text.len()) {
+                if is_node_name(text) {
                     Ok(NodeName(text.into()))
                 } else {
                     Err(E::invalid_value(de::Unexpected::Str(text), &self))

@@ -94,6 +94,8 @@ slim! {
         /// Further addresses, that somebody routes to the nodes.
         #[serde(rename = "externalIPs")]
         external_ips: Vec<String>,
+        /// `Local` where a node passes its NodePorts on only to endpoints of its own.
+        external_traffic_policy: String,
         /// Its ports.
         ports: Vec<ServicePort>,
     }
@@ -142,6 +144,8 @@ slim! {
         addresses: Vec<String>,
         /// Its state.
         conditions: Conditions,
+        /// Where it runs.
+        node_name: String,
         /// What it is.
         target_ref: Option<TargetRef>,
     }
@@ -217,11 +221,14 @@ slim! {
         /// The first of them, for what wrote no list.
         #[serde(rename = "podIP")]
         pod_ip: String,
-        /// The node's address.
+        /// The node's addresses, one for each family (Kubernetes 1.30 and newer).
+        #[serde(rename = "hostIPs")]
+        host_ips: Vec<PodIp>,
+        /// The first of them.
         #[serde(rename = "hostIP")]
         host_ip: String,
     }
-    /// A Pod's address.
+    /// An address of a Pod or its node.
     PodIp {
         /// The address.
         ip: String,

@@ -9,13 +9,13 @@ use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use super::{
-    objects::{Endpoint, EndpointSlice, Inventory, Meta, Objects, Pod, Service, ServicePort, port},
+    objects::{EndpointSlice, Inventory, Meta, Objects, Pod, Service},
     presets,
     settings::{Settings, Zone},
     unallocated,
 };
 use crate::{
-    config::{is_dns_name, is_label, is_word},
+    config::{is_label, is_word},
     model::{AddressKind, Transport, words},
 };
 
@@ -33,7 +33,7 @@ words! {
         NoAddress = "no-address",
         /// A port over SCTP, or over UDP where it is no DNS server's.
         Protocol = "protocol",
-        /// A slice whose ports are not told, or are of no port of its Service.
+        /// A slice with endpoints that tells no port of its Service.
         UnknownPort = "unknown-port",
         /// A name, address or number that cannot be one.
         Malformed = "malformed",
@@ -177,6 +177,9 @@ pub(super) struct Finder<'a> {
     pub found: TargetSet,
 }
 
+mod pods;
+mod services;
+
 /// Which addresses answer at a port.
 type ByPort = BTreeMap<(u16, Transport), BTreeSet<IpAddr>>;
 
@@ -232,6 +235,15 @@ pub(super) fn address(text: &str) -> Option<IpAddr> {
     let ip = ip.to_canonical();
     let odd = ip.is_unspecified() || ip.is_loopback() || ip.is_multicast();
     (!odd).then_some(ip)
+}
+
+/// True for agents of ours. They are in the zones, and what is tested is not who tests it: their own policy closes them.
+fn is_agent(settings: &Settings, pod: &Pod) -> bool {
+    let Meta { namespace, labels, .. } = &pod.metadata;
+    let label = |key: &str| labels.get(key).map_or("", String::as_str);
+    settings.into.contains(namespace)
+        && label("app.kubernetes.io/name") == "segprobe"
+        && matches!(label("app.kubernetes.io/component"), "agent" | "pods-agent" | "witness")
 }
 
 /// The protocol of a port that can be tested: UDP only of DNS servers.
@@ -290,255 +302,6 @@ impl<'a> Finder<'a> {
             self.covered.extend(target.endpoints.iter().map(|ip| (*ip, at, p.transport)));
         }
         self.found.targets.push(target);
-    }
-
-    /// A Service, at its own addresses and at every endpoint.
-    fn service(&mut self, service: &'a Service, zone: &str) {
-        let Service { metadata, spec, status } = service;
-        let (namespace, name) = (&metadata.namespace, &metadata.name);
-        if !is_label(name) {
-            return self.gap(Gap::Malformed);
-        }
-        if spec.r#type == "ExternalName" {
-            return self.gap(Gap::ExternalName);
-        }
-        let mut whole = Target { zone: zone.into(), namespace: namespace.clone(), ..Target::default() };
-        let (mut ips, mut odd) = (&spec.cluster_ips[..], 0);
-        if ips.is_empty() {
-            ips = std::slice::from_ref(&spec.cluster_ip);
-        }
-        for text in ips.iter().filter(|text| !text.is_empty() && *text != "None") {
-            match address(text) {
-                Some(ip) => _ = whole.cluster_ip.insert(ip),
-                None => odd += 1,
-            }
-        }
-        let ingress = status.load_balancer.ingress.iter().flat_map(|i| [&i.ip, &i.hostname]);
-        for text in spec.external_ips.iter().chain(ingress).filter(|text| !text.is_empty()) {
-            match address(text) {
-                Some(ip) => _ = whole.external.insert(ip.to_string()),
-                None if is_dns_name(text) => _ = whole.external.insert(text.to_ascii_lowercase()),
-                None => odd += 1,
-            }
-        }
-        (0..odd).for_each(|_| self.gap(Gap::Malformed));
-
-        let slices = self.slices.get(&(namespace.as_str(), name.as_str())).cloned().unwrap_or_default();
-        self.count_endpoints(&slices, zone);
-        // Ports that lead to the same endpoints are one target; a port that leads to several of the endpoints' own ports has one
-        // target more for each of the others.
-        let mut same: BTreeMap<BTreeSet<IpAddr>, Vec<Port>> = BTreeMap::new();
-        let mut others: ByPort = BTreeMap::new();
-        for service_port in &spec.ports {
-            let Some(number) = port(service_port.port) else {
-                self.gap(Gap::Malformed);
-                continue;
-            };
-            let Some(transport) = transport(&service_port.protocol, &service_port.name, number) else {
-                self.gap(Gap::Protocol);
-                continue;
-            };
-            let mut leads_to = self.leads_to(&slices, service_port, zone);
-            // Where most endpoints are; the lowest of several.
-            let main = leads_to.iter().max_by_key(|(at, ips)| (ips.len(), std::cmp::Reverse(**at))).map(|(at, _)| *at);
-            let endpoints = main.and_then(|at| leads_to.remove(&at)).unwrap_or_default();
-            let target_port = main.filter(|at| *at != number);
-            let node_port = port(service_port.node_port);
-            same.entry(endpoints).or_default().push(Port { port: number, transport, target_port, node_port });
-            for (at, ips) in leads_to {
-                others.entry((at, transport)).or_default().extend(ips);
-            }
-        }
-        for (endpoints, ports) in same {
-            let any_node_port = ports.iter().any(|p| p.node_port.is_some());
-            let nodes = if any_node_port { self.some_nodes(namespace, name) } else { BTreeSet::new() };
-            self.add(Target { service: Some(name.clone()), endpoints, ports, nodes, ..whole.clone() });
-        }
-        for ((at, transport), endpoints) in others {
-            let name = bounded(name, &format!(".{at}"));
-            let ports = vec![Port { transport, ..Port::tcp(at) }];
-            let (zone, namespace) = (zone.into(), namespace.clone());
-            self.add(Target { zone, namespace, name: Some(name), endpoints, ports, ..Target::default() });
-        }
-    }
-
-    fn count_endpoints(&mut self, slices: &[&EndpointSlice], zone: &str) {
-        for endpoint in slices.iter().flat_map(|slice| &slice.endpoints) {
-            // Unknown is to be taken for ready, says the API.
-            let ready = endpoint.conditions.ready.unwrap_or(true);
-            *self.found.endpoints.entry((zone.to_owned(), ready)).or_default() += 1;
-        }
-    }
-
-    /// The endpoints that a port leads to, by their own port: a named target port is another in each slice.
-    fn leads_to(
-        &mut self,
-        slices: &[&'a EndpointSlice],
-        at: &ServicePort,
-        zone: &str,
-    ) -> BTreeMap<u16, BTreeSet<IpAddr>> {
-        let mut leads_to: BTreeMap<u16, BTreeSet<IpAddr>> = BTreeMap::new();
-        let same_protocol =
-            |a: &str, b: &str| (if a.is_empty() { "TCP" } else { a }) == (if b.is_empty() { "TCP" } else { b });
-        for slice in slices {
-            if slice.address_type == "FQDN" {
-                self.gap(Gap::Malformed);
-                continue;
-            }
-            let of_port = slice.ports.iter().find(|p| p.name == at.name && same_protocol(&p.protocol, &at.protocol));
-            let Some(of_port) = of_port else { continue };
-            let Some(number) = of_port.port.and_then(port) else {
-                self.gap(Gap::UnknownPort);
-                continue;
-            };
-            for endpoint in &slice.endpoints {
-                if !self.is_in(endpoint, &slice.metadata.namespace, zone) {
-                    continue;
-                }
-                // All of them: a client that knows an address needs no order.
-                for text in &endpoint.addresses {
-                    match address(text) {
-                        Some(ip) => _ = leads_to.entry(number).or_default().insert(ip),
-                        None => self.gap(Gap::Malformed),
-                    }
-                }
-            }
-        }
-        leads_to
-    }
-
-    /// An endpoint that stays, and is of a pod with the zone's labels. Ready or not: no policy knows of readiness.
-    fn is_in(&self, endpoint: &Endpoint, namespace: &str, zone: &str) -> bool {
-        if endpoint.conditions.terminating == Some(true) {
-            return false;
-        }
-        let labels = &self.settings.zones[zone].pod_labels;
-        labels.is_empty()
-            || endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod").is_some_and(|target| {
-                let pod = self.inventory.pods.get(&(namespace.to_owned(), target.name.clone()));
-                pod.is_some_and(|pod| has(&pod.metadata, labels))
-            })
-    }
-
-    /// The nodes that a Service's NodePorts are tried on, the same as long as they exist.
-    fn some_nodes(&self, namespace: &str, service: &str) -> BTreeSet<IpAddr> {
-        let mut nodes: Vec<(u64, IpAddr)> = self
-            .inventory
-            .nodes
-            .values()
-            .flat_map(|node| {
-                let rank = hash(&[namespace, service, &node.metadata.name]);
-                presets::internal_addresses(node).map(move |ip| (rank, ip))
-            })
-            .collect();
-        nodes.sort_unstable();
-        let mut ranks: Vec<u64> = nodes.iter().map(|(rank, _)| *rank).collect();
-        ranks.dedup();
-        let last = ranks.get(self.settings.nodes_per_node_port.saturating_sub(1)).or(ranks.last()).copied();
-        nodes.into_iter().filter(|(rank, _)| last.is_some_and(|last| *rank <= last)).map(|(_, ip)| ip).collect()
-    }
-
-    /// Pods: at the ports that they declare and no Service leads to, and at those of their nodes.
-    fn pods(&mut self) {
-        let mut workloads: BTreeMap<(&str, String, &str), ByPort> = BTreeMap::new();
-        for (pod, zone) in in_zones(&self.inventory.pods, self) {
-            let settings = &self.settings.zones[zone];
-            let ended = matches!(pod.status.phase.as_str(), "Succeeded" | "Failed");
-            if ended || pod.metadata.deletion_timestamp.is_some() || !has(&pod.metadata, &settings.pod_labels) {
-                continue;
-            }
-            let own = self.addresses_of(pod);
-            let host: BTreeSet<IpAddr> = address(&pod.status.host_ip).into_iter().collect();
-            let namespace = pod.metadata.namespace.as_str();
-            let mut at = |suffix: &str, port: u16, transport, ips: &BTreeSet<IpAddr>| {
-                let workload = (namespace, bounded(&workload(pod), suffix), zone);
-                workloads.entry(workload).or_default().entry((port, transport)).or_default().extend(ips);
-            };
-            let suffix = if pod.spec.host_network { ".host" } else { ".pods" };
-            let containers = pod.spec.containers.iter().chain(&pod.spec.init_containers);
-            for declared in containers.flat_map(|container| &container.ports) {
-                let Some(number) = port(declared.container_port) else {
-                    self.gap(Gap::Malformed);
-                    continue;
-                };
-                let Some(transport) = transport(&declared.protocol, &declared.name, number) else {
-                    self.gap(Gap::Protocol);
-                    continue;
-                };
-                at(suffix, number, transport, &own);
-                if let Some(host_port) = port(declared.host_port).filter(|_| !pod.spec.host_network) {
-                    let on: BTreeSet<IpAddr> = address(&declared.host_ip).into_iter().collect();
-                    at(".host", host_port, transport, if on.is_empty() { &host } else { &on });
-                }
-            }
-            for number in settings.extra_ports.iter().filter(|_| !pod.spec.host_network) {
-                at(suffix, *number, Transport::Tcp, &own);
-            }
-        }
-        for ((namespace, name, zone), mut by_port) in workloads {
-            for ((number, transport), ips) in &mut by_port {
-                ips.retain(|ip| !self.covered.contains(&(*ip, *number, *transport)));
-            }
-            for (endpoints, ports) in together(by_port) {
-                let (zone, namespace, name) = (zone.into(), namespace.into(), Some(name.clone()));
-                self.add(Target { zone, namespace, name, endpoints, ports, ..Target::default() });
-            }
-        }
-    }
-
-    fn addresses_of(&mut self, pod: &Pod) -> BTreeSet<IpAddr> {
-        let listed = pod.status.pod_ips.iter().map(|ip| ip.ip.as_str()).chain([pod.status.pod_ip.as_str()]);
-        let mut ips = BTreeSet::new();
-        for text in listed.filter(|text| !text.is_empty()) {
-            match address(text) {
-                Some(ip) => _ = ips.insert(ip),
-                None => self.gap(Gap::Malformed),
-            }
-        }
-        ips
-    }
-
-    /// Where agents run: pods of the namespaces that the targets are written into.
-    fn nodes(&mut self) {
-        for namespace in &self.settings.into {
-            self.found.nodes.insert(namespace.clone(), BTreeSet::new());
-        }
-        for pod in self.inventory.pods.values() {
-            let label = |key: &str| pod.metadata.labels.get(key).map_or("", String::as_str);
-            let is_agent = label("app.kubernetes.io/name") == "segprobe"
-                && matches!(label("app.kubernetes.io/component"), "agent" | "pods-agent" | "witness");
-            if let Some(nodes) = self.found.nodes.get_mut(&pod.metadata.namespace)
-                && is_agent
-                && is_dns_name(&pod.spec.node_name)
-            {
-                nodes.insert(pod.spec.node_name.clone());
-            }
-        }
-    }
-}
-
-/// Ports that have the same addresses, together.
-fn together(by_port: ByPort) -> BTreeMap<BTreeSet<IpAddr>, Vec<Port>> {
-    let mut same: BTreeMap<BTreeSet<IpAddr>, Vec<Port>> = BTreeMap::new();
-    for ((number, transport), ips) in by_port.into_iter().filter(|(_, ips)| !ips.is_empty()) {
-        same.entry(ips).or_default().push(Port { transport, ..Port::tcp(number) });
-    }
-    same
-}
-
-/// What a pod is part of: its name without what is new in each pod.
-fn workload(pod: &Pod) -> String {
-    let Meta { name, labels, owner_references, .. } = &pod.metadata;
-    let Some(owner) = owner_references.iter().find(|owner| owner.controller) else { return name.clone() };
-    let hash = labels.get("pod-template-hash").map(|hash| format!("-{hash}"));
-    match owner.kind.as_str() {
-        "ReplicaSet" => hash.and_then(|hash| owner.name.strip_suffix(&hash)).unwrap_or(&owner.name).to_owned(),
-        // Those of a CronJob end in the minute that they were made for.
-        "Job" => match owner.name.rsplit_once('-') {
-            Some((of, minute)) if minute.len() >= 8 && minute.bytes().all(|b| b.is_ascii_digit()) => of.to_owned(),
-            _ => owner.name.clone(),
-        },
-        _ => owner.name.clone(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{super::objects::Object, *};
+use super::{super::objects::Object, pods::workload, *};
 use crate::discovery::settings::parse;
 
 const SETTINGS: &str = "
@@ -211,7 +211,7 @@ fn every_kind_of_service() {
         {"name": "s", "port": 5, "protocol": "SCTP"}, {"name": "d", "port": 53, "protocol": "UDP"}]});
     let (targets, gaps) = one(spec, json!({}), there());
     assert_eq!(targets[0]["ports"], json!([{"port": 53, "protocol": "UDP"}, {"port": 5353, "protocol": "UDP"}]));
-    assert_eq!(gaps, [("protocol", 2)]);
+    assert_eq!(gaps, [("protocol", 2), ("unknown-port", 1)], "the slice tells of another port");
 }
 
 #[test]
@@ -230,6 +230,20 @@ fn node_ports_are_tried_on_a_few_nodes_that_stay() {
     assert!(ten.len() >= 2 && ten.len() <= 4, "two nodes, with both their families: {ten:?}");
     // One node more displaces one at most.
     assert!(with(0..11).intersection(&ten).count() * 2 >= ten.len());
+
+    // Where nodes pass them on only to endpoints of their own, it is these nodes.
+    let mut local = ledger.clone();
+    local["spec"]["externalTrafficPolicy"] = "Local".into();
+    let endpoints = json!([{"addresses": ["10.0.0.1"], "nodeName": "n7"},
+        {"addresses": ["10.0.0.2"], "nodeName": "n8", "conditions": {"terminating": true}}]);
+    let endpoints = slice("a", "ledger", json!([{"port": 8443}]), endpoints);
+    let of = |service: &Value, endpoints: &Value| {
+        nodes_of(&(0..10).map(node).chain([service.clone(), endpoints.clone()]).collect::<Vec<_>>())
+    };
+    let n7: BTreeSet<IpAddr> = ["192.0.2.107", "2001:db8::7"].map(|ip| ip.parse().unwrap()).into();
+    assert_eq!(of(&local, &endpoints), n7);
+    assert_eq!(of(&ledger, &endpoints), ten, "every node passes them on");
+    assert_eq!(of(&local, &slice("a", "ledger", Value::Null, Value::Null)), ten, "there are none");
 }
 
 #[test]
@@ -296,7 +310,83 @@ fn pods_are_targets_where_no_service_leads() {
     {
         let (found, gaps) = with("", &[pod("p2", ports(declared.clone()), ip)]);
         assert_eq!(found, Vec::<Value>::new(), "{ip}");
-        assert!(ip.is_empty() || gaps.iter().any(|(g, _)| *g == gap), "{ip}: {gaps:?}");
+        assert!(gaps.iter().any(|(g, _)| *g == gap), "{ip}: {gaps:?}");
+    }
+}
+
+/// Ports of the node, on which of its addresses they are, and what is found.
+#[test]
+fn host_ports_are_where_their_pod_says() {
+    let found_at = |host_ip: Value| {
+        let mut pod = pod(
+            "p1",
+            json!({"containers": [{"ports": [{"containerPort": 80, "hostPort": 8080, "hostIP": host_ip}]}]}),
+            "10.0.0.1",
+        );
+        pod["status"]["hostIPs"] = json!([{"ip": "192.0.2.11"}, {"ip": "2001:db8::11"}]);
+        let set = found("", &[pod]);
+        let host = set.targets.iter().find(|target| target.label() == "ledger.host");
+        let ips = host.map(|target| target.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>());
+        (ips.unwrap_or_default(), gaps(&set))
+    };
+    let at = |ips: &[&str]| (ips.iter().map(|ip| (*ip).to_owned()).collect(), vec![]);
+    assert_eq!(found_at(Value::Null), at(&["192.0.2.11", "2001:db8::11"]));
+    assert_eq!(found_at("0.0.0.0".into()), at(&["192.0.2.11"]));
+    assert_eq!(found_at("::".into()), at(&["2001:db8::11"]));
+    assert_eq!(found_at("192.0.2.99".into()), at(&["192.0.2.99"]));
+    // Nobody but the node itself gets there: a refusal of the node's address would be a false finding.
+    assert_eq!(found_at("127.0.0.1".into()), at(&[]));
+    assert_eq!(found_at("::1".into()), at(&[]));
+    assert_eq!(found_at("odd".into()), (vec![], vec![("malformed", 1)]));
+}
+
+/// With the labels of the manifests that are shipped.
+#[test]
+fn who_tests_is_no_target() {
+    let pod = |name: &str, namespace: &str, component: &str| {
+        json!({"kind": "Pod", "metadata": {"name": name, "namespace": namespace,
+            "labels": {"app.kubernetes.io/name": "segprobe", "app.kubernetes.io/component": component}},
+            "spec": {"nodeName": "worker-1", "containers": [{"ports": [{"containerPort": 11450}]}]},
+            "status": {"phase": "Running", "podIP": "10.0.0.1"}})
+    };
+    let mut of_agents = [
+        service("metrics", json!({"clusterIP": "10.96.0.50", "ports": [{"port": 11450}]})),
+        slice(
+            "m",
+            "metrics",
+            json!([{"port": 11450}]),
+            json!([{"addresses": ["10.0.0.1"], "targetRef": {"kind": "Pod", "name": "a"}}]),
+        ),
+    ];
+    for object in &mut of_agents {
+        object["metadata"]["namespace"] = "segprobe-witness".into();
+    }
+    let zone = json!({"kind": "Namespace", "metadata": {"name": "segprobe-witness", "labels": {"pci-scope": "in"}}});
+    let labels = |namespace: &str| [zone.clone(), pod("a", namespace, "witness")];
+    let found = |objects: &[Value]| {
+        let text = SETTINGS.replace("into: [segprobe]", "into: [segprobe, segprobe-witness]");
+        find(&parse(Path::new("d.yaml"), &text).unwrap(), &inventory(objects))
+    };
+    let set = found(&[&labels("segprobe-witness")[..], &of_agents].concat());
+    assert_eq!((set.targets.as_slice(), gaps(&set)), (&[][..], vec![]));
+    assert_eq!(json!(set.nodes), json!({"segprobe": [], "segprobe-witness": ["worker-1"]}));
+    // Who only says that he is one, and another pod beside it.
+    assert_eq!(found(&labels("payments")).targets.len(), 1);
+    assert_eq!(found(&[zone.clone(), pod("a", "segprobe-witness", "else")]).targets.len(), 1);
+}
+
+#[test]
+fn ports_of_slices_that_are_of_no_port_are_counted() {
+    let there = || json!([{"addresses": ["10.0.0.1"]}]);
+    let with = |ports: Value, endpoints: Value| {
+        let ledger = service("ledger", json!({"clusterIP": "None", "ports": [{"name": "pg", "port": 5432}]}));
+        gaps(&found("", &[ledger, slice("a", "ledger", ports, endpoints)]))
+    };
+    let no_address = ("no-address", 1);
+    assert_eq!(with(json!([{"name": "pg", "port": 5432}]), there()), []);
+    for ports in [Value::Null, json!([]), json!([{"name": "other", "port": 5432}])] {
+        assert_eq!(with(ports.clone(), there()), [no_address, ("unknown-port", 1)], "{ports}");
+        assert_eq!(with(ports, Value::Null), [no_address]);
     }
 }
 
@@ -330,6 +420,19 @@ fn pod_labels_narrow_a_zone() {
             {"name": "ledger.pods", "endpoints": ["10.0.0.1"], "ports": [{"port": 9090}]},
         ])
     );
+    // A Service all of whose endpoints are others' is no target; one that has none yet is.
+    let others = slice(
+        "b",
+        "web",
+        json!([{"port": 443}]),
+        json!([{"addresses": ["10.0.0.2"], "targetRef": {"kind": "Pod", "name": "web"}}]),
+    );
+    let web = service("web", json!({"clusterIP": "10.96.0.41", "ports": [{"port": 443}]}));
+    let of = |more: &[Value]| {
+        let set = find(&parse(Path::new("d.yaml"), &text).unwrap(), &inventory(&[&objects[..], more].concat()));
+        set.targets.iter().filter(|target| target.service.as_deref() == Some("web")).count()
+    };
+    assert_eq!((of(&[web.clone(), others]), of(&[web])), (0, 1));
 }
 
 #[test]
@@ -445,9 +548,12 @@ fn nodes_with_an_agent() {
             agent("e", "segprobe", "agent", ""),
             agent("f", "segprobe", "agent", "x\u{1b}[31m"),
             agent("g", "segprobe", "witness", "worker-3.example.com"),
+            // Some providers name nodes so.
+            agent("h", "segprobe", "agent", "10.0.0.5"),
         ],
     );
-    assert_eq!(json!(set.nodes), json!({"segprobe": ["worker-1", "worker-2", "worker-3.example.com"]}));
+    assert_eq!(json!(set.nodes), json!({"segprobe": ["10.0.0.5", "worker-1", "worker-2", "worker-3.example.com"]}));
+    assert_eq!(gaps(&set), [("malformed", 1)]);
 }
 
 #[test]
