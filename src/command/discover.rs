@@ -55,7 +55,11 @@ pub fn run(args: &DiscoverArgs) -> Result<ExitCode, Failure> {
         let watches = (settings.heartbeat / 2).clamp(WATCHES.0, WATCHES.1);
         let (world, writer) = (Arc::new(World::default()), Arc::new(Writer::new(settings)));
         let (to_show, to_ask) = ((world.clone(), writer.clone()), writer.clone());
-        let ready = move || to_ask.written().heartbeat.map(|_| ()).ok_or("the targets are not written yet");
+        let ready = move || match to_ask.written() {
+            written if written.heartbeat.is_none() => Err("the targets are not written yet"),
+            written if written.failing > 0 => Err("not all targets are written; the log names the ConfigMaps"),
+            _ => Ok(()),
+        };
         let site = http::bare_site(&args.telemetry_path, move || page(&to_show.0.kinds(), &to_show.1.written()), ready);
         let stop = CancellationToken::new();
         let mut server = tokio::spawn(http::serve(listener, site, stop.clone()));

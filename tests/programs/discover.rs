@@ -5,7 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
@@ -382,8 +382,9 @@ fn bad_days_of_the_api_server() {
 #[test]
 fn a_config_map_that_is_missing_is_named_and_costs_no_other() {
     let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
-    kube.has_config_map("segprobe-system", "segprobe-targets-5", false);
-    let discovery = Discovery::start(directory.path(), &kube, SETTINGS);
+    let missing = (INTO[1], "segprobe-targets-5");
+    kube.has_config_map(missing.0, missing.1, false);
+    let discovery = Discovery::start(directory.path(), &kube, &SETTINGS.replace("10s", "1h"));
     wait_for_names(&kube, &ALL);
     wait_for("it is told", SOON, || {
         let log = discovery.process.stderr();
@@ -393,8 +394,55 @@ fn a_config_map_that_is_missing_is_named_and_costs_no_other() {
     assert!(!discovery.is_ready());
     let page = discovery.page();
     assert_eq!(page.value("segprobe_discovery_last_apply_timestamp_seconds", &[("into", "segprobe-system")]), None);
-    kube.has_config_map("segprobe-system", "segprobe-targets-5", true);
+    // It alone is written again, whatever the API says meanwhile.
+    wait_for("it is tried again", SOON, || (patches(&kube, missing).len() > 2).then_some(()));
+    let all: usize = (0..8).map(|i| patches(&kube, (INTO[0], &format!("segprobe-targets-{i}"))).len()).sum();
+    assert_eq!(all, 8);
+    kube.has_config_map(missing.0, missing.1, true);
     wait_for("it is mended", SOON, || discovery.is_ready().then_some(()));
+
+    // One that vanishes later is known by the first write that it is due.
+    let number = (0..8).find(|i| kube.applied_text(INTO[1], *i).unwrap().contains("service-3")).unwrap();
+    let name = format!("segprobe-targets-{number}");
+    let heartbeat = || discovery.value("segprobe_discovery_heartbeat_timestamp_seconds", &[]);
+    let before = heartbeat();
+    kube.has_config_map(INTO[1], &name, false);
+    kube.put(slice("service-3", &["10.0.0.33"]));
+    wait_for("it is not ready", SOON, || (!discovery.is_ready()).then_some(()));
+    assert_eq!(found(&kube, INTO[0])["service-3"], ["10.0.0.33"]);
+    assert_eq!(heartbeat(), before, "it ages");
+    kube.has_config_map(INTO[1], &name, true);
+    wait_for("it is mended", SOON, || discovery.is_ready().then_some(()));
+    assert_eq!(found(&kube, INTO[1])["service-3"], ["10.0.0.33"]);
+}
+
+#[test]
+fn a_write_that_is_told_to_wait_waits_alone() {
+    let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
+    let discovery = Discovery::start(directory.path(), &kube, SETTINGS);
+    wait_for("it is ready", SOON, || discovery.is_ready().then_some(()));
+    let beat = |number| kube.applied(INTO[1], number)["heartbeat"].as_str().map(str::to_owned);
+    let first = beat(3);
+    kube.misbehave("configmaps", Verb::Patch, Misbehaviour::Status(429, Some(25)));
+    // The first place in order has its heartbeat refused; changes do not wake it, and the others' heartbeats go on.
+    wait_for("it is told to wait", SOON, || kube.has_misbehaved().then_some(()));
+    let told = patches(&kube, (INTO[0], "segprobe-targets-0")).len();
+    let next = wait_for("the others have a heartbeat", SOON, || beat(3).filter(|next| Some(next) != first.as_ref()));
+    kube.put(slice("service-3", &["10.0.0.33"]));
+    wait_for("the next one", SOON, || beat(3).filter(|now| *now != next));
+    assert_eq!(found(&kube, INTO[1])["service-3"], ["10.0.0.33"]);
+    let waited = wait_for("it is asked again", SOON, || {
+        let at = patches(&kube, (INTO[0], "segprobe-targets-0"));
+        at.get(told).map(|again| *again - at[told - 1])
+    });
+    assert!(waited >= Duration::from_secs(25), "{waited:?}");
+    wait_for("it is ready", SOON, || discovery.is_ready().then_some(()));
+}
+
+/// When a ConfigMap was asked to be written.
+fn patches(kube: &FakeKube, (namespace, name): (&str, &str)) -> Vec<Instant> {
+    let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
+    kube.asked().iter().filter(|a| a.verb == Verb::Patch && a.path == path).map(|a| a.at).collect()
 }
 
 #[test]
