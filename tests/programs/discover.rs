@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::{
-    fake_kube::{FakeKube, Misbehaviour, Verb},
+    fake_kube::{Asked, FakeKube, Misbehaviour, Verb},
     support::{
         SEGPROBE, SOON, directory, hostile, http, metrics,
         process::{Ended, Process, run},
@@ -318,6 +318,42 @@ fn a_watch_without_a_word_is_followed_by_a_list() {
     wait_for("the next heartbeat", SOON, || beat().filter(|now| *now > first));
     let lists = kube.asked().iter().filter(|a| a.verb == Verb::List && a.plural == "nodes").count();
     assert!(lists > 2, "{lists} requests");
+}
+
+#[test]
+fn lists_in_a_row_come_ever_later() {
+    let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
+    for _ in 0..4 {
+        kube.misbehave("pods", Verb::Watch, Misbehaviour::Status(410, None));
+        kube.misbehave("services", Verb::Watch, Misbehaviour::Bytes(Vec::new()));
+        kube.misbehave("nodes", Verb::Watch, Misbehaviour::ErrorEvent(410));
+    }
+    let _discovery = Discovery::start(directory.path(), &kube, SETTINGS);
+    for kind in ["pods", "services", "nodes"] {
+        let lists = || -> Vec<Instant> {
+            let first = |a: &Asked| a.plural == kind && a.verb == Verb::List && !a.query.contains_key("continue");
+            kube.asked().into_iter().filter(first).map(|a| a.at).collect()
+        };
+        let lists = wait_for("all is listed", SOON, || Some(lists()).filter(|lists| lists.len() == 5));
+        let waits: Vec<u128> = lists.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect();
+        assert!(waits.iter().zip([500, 1_000, 2_000, 4_000]).all(|(wait, least)| *wait >= least), "{kind}: {waits:?}");
+    }
+}
+
+#[test]
+fn a_kind_that_goes_holds_no_heartbeat() {
+    let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
+    let discovery = Discovery::start(directory.path(), &kube, SETTINGS);
+    wait_for("it is ready", SOON, || discovery.is_ready().then_some(()));
+    // Its watch has heard a bookmark, so that it is followed by a watch.
+    std::thread::sleep(Duration::from_secs(2));
+    kube.does_not_know("servicecidrs");
+    kube.cut_watches();
+    let objects = || discovery.page().value("segprobe_discovery_objects", &[("kind", "servicecidrs")]);
+    wait_for("it is absent", SOON, || objects().is_none().then_some(()));
+    let beat = || kube.applied(INTO[0], 3)["heartbeat"].as_str().map(str::to_owned);
+    let before = beat();
+    wait_for("the next heartbeat", SOON, || (beat() > before).then_some(()));
 }
 
 #[test]
