@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
 use super::{
-    api::{Api, ApiError, Event, Told},
+    api::{Api, ApiError, Event, PAGE, Told},
     objects::{EndpointSlice, Inventory, Namespace, Node, Object, Objects, Pod, Service, ServiceCidr},
 };
 
@@ -194,9 +194,15 @@ async fn follow<T: Object>(api: &Api, world: &World, watches: Duration) {
 
 async fn list<T: Object>(api: &Api, world: &World) -> Result<String, ApiError> {
     let began = Timestamp::now();
-    let (mut all, mut unreadable, mut next) = (Objects::new(), BTreeSet::new(), String::new());
+    let (mut all, mut unreadable, mut next, mut limit) = (Objects::new(), BTreeSet::new(), String::new(), PAGE);
     loop {
-        let page = api.list::<T>(&next).await?;
+        let page = match api.list::<T>(&next, limit).await {
+            Err(ApiError::TooLarge(_)) if limit > 1 => {
+                limit /= 2;
+                continue;
+            }
+            page => page?,
+        };
         for item in page.items {
             match item {
                 Ok(object) => _ = all.insert(key(&object), object),

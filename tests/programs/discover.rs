@@ -524,6 +524,23 @@ fn odd_objects_cost_no_other_and_do_no_harm() {
 }
 
 #[test]
+fn pages_that_are_too_large_are_asked_for_in_parts() {
+    let large = (0..40).map(|i| {
+        let mut pod = pod(&format!("large-{i}"), &format!("10.0.3.{i}"), "Running");
+        pod["metadata"]["annotations"] = json!({"x": "x".repeat(1 << 20)});
+        pod
+    });
+    let (kube, directory) = (FakeKube::start(cluster().into_iter().chain(large).collect(), &INTO), directory());
+    kube.pages_of(1_000);
+    let printed = once(directory.path(), &kube.kubeconfig(), SETTINGS);
+    assert_eq!(printed.code, Some(0), "{}", printed.stderr);
+    assert_eq!(printed.stdout.matches(r#""name":"large-"#).count(), 40 * INTO.len());
+    let of_pods = |asked: Asked| (asked.plural == "pods").then(|| asked.query["limit"].clone());
+    let limits: Vec<String> = kube.asked().into_iter().filter_map(of_pods).collect();
+    assert_eq!(limits, ["500", "250", "125", "62", "31", "31"]);
+}
+
+#[test]
 fn once_prints_what_would_be_written() {
     let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
     let printed = once(directory.path(), &kube.kubeconfig(), SETTINGS);
