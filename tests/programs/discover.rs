@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -278,6 +279,36 @@ fn changes_are_followed_and_only_they_are_written() {
 }
 
 #[test]
+fn nothing_is_written_before_all_is_known() {
+    let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
+    kube.misbehave("pods", Verb::List, Misbehaviour::Stall);
+    let discovery = Discovery::start(directory.path(), &kube, SETTINGS);
+    let cpu = || discovery.value("process_cpu_seconds_total", &[]);
+    // Longer than a heartbeat's interval: it waits for that, and not in a loop.
+    std::thread::sleep(Duration::from_secs(13));
+    let before = cpu();
+    std::thread::sleep(Duration::from_secs(5));
+    assert!(cpu() - before < 2.0, "{} s of 5 s", cpu() - before);
+    assert!(kube.asked().iter().all(|asked| asked.verb != Verb::Patch) && !discovery.is_ready());
+    wait_for("it is asked again", 3 * SOON, || discovery.is_ready().then_some(()));
+    assert_eq!(names(&kube), ALL);
+}
+
+#[test]
+fn a_namespace_with_agents_may_come_later() {
+    let mut objects = cluster();
+    let is_later = |object: &Value| object["kind"] == "Namespace" && object["metadata"]["name"] == INTO[1];
+    objects.retain(|object| !is_later(object));
+    let (kube, directory) = (FakeKube::start(objects, &INTO), directory());
+    let discovery = Discovery::start(directory.path(), &kube, &SETTINGS.replace("10s", "1h"));
+    wait_for("it is ready", SOON, || discovery.is_ready().then_some(()));
+    assert_eq!(names(&kube), ALL);
+    assert_eq!(kube.applied(INTO[1], 0), Value::Null);
+    kube.put(namespace(INTO[1], "none"));
+    wait_for("it is written into", SOON, || (found(&kube, INTO[1]) == found(&kube, INTO[0])).then_some(()));
+}
+
+#[test]
 fn a_heartbeat_is_the_apis_word_and_ages_without_it() {
     let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
     let discovery = Discovery::start(directory.path(), &kube, SETTINGS);
@@ -475,6 +506,16 @@ fn a_write_that_is_told_to_wait_waits_alone() {
     wait_for("it is ready", SOON, || discovery.is_ready().then_some(()));
 }
 
+#[test]
+fn a_write_that_hangs_is_given_up() {
+    let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
+    kube.misbehave("configmaps", Verb::Patch, Misbehaviour::Stall);
+    let discovery = Discovery::start(directory.path(), &kube, SETTINGS);
+    wait_for("it is written in the end", 4 * SOON, || discovery.is_ready().then_some(()));
+    assert!(discovery.process.stderr().contains("segprobe-targets-0: no answer within 60 s"));
+    assert_eq!(names(&kube), ALL);
+}
+
 /// When a ConfigMap was asked to be written.
 fn patches(kube: &FakeKube, (namespace, name): (&str, &str)) -> Vec<Instant> {
     let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
@@ -554,6 +595,14 @@ fn once_prints_what_would_be_written() {
     assert_eq!(validated.code, Some(0), "{}", validated.stderr);
     // The same objects give the same bytes.
     assert_eq!(once(directory.path(), &kube.kubeconfig(), SETTINGS).stdout, printed.stdout);
+
+    // One that is larger than a ConfigMap is printed nowhere, and costs no other.
+    let ips: Vec<String> = (0..70_000).map(|i| Ipv4Addr::from_bits(0x0a80_0000 + i).to_string()).collect();
+    kube.put(slice("service-3", &ips.iter().map(String::as_str).collect::<Vec<_>>()));
+    let cut = once(directory.path(), &kube.kubeconfig(), SETTINGS);
+    assert_eq!((cut.code, config_maps(&cut.stdout).len()), (Some(64), 16));
+    assert!(cut.stderr.contains("1 targets do not fit into the ConfigMaps"), "{}", cut.stderr);
+    assert!(cut.stdout.contains("service-2") && !cut.stdout.contains("service-3"));
 
     kube.misbehave("nodes", Verb::List, Misbehaviour::Status(403, None));
     let refused = once(directory.path(), &kube.kubeconfig(), SETTINGS);
