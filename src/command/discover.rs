@@ -13,7 +13,8 @@ use crate::{
     discovery::{
         api::Api,
         follow::{World, follow_all, read_once},
-        settings,
+        objects::labels,
+        settings::{self, Settings},
         write::{Writer, manifests},
     },
     export::{VERSION, discovery::page, http, log},
@@ -29,7 +30,7 @@ pub fn run(args: &DiscoverArgs) -> Result<ExitCode, Failure> {
     let settings = settings::load(&args.config_file)?;
     if args.once {
         return runtime()?.block_on(async {
-            let (api, world) = (connect().await?, World::default());
+            let (api, world) = (connect(&settings).await?, World::default());
             read_once(&api, &world).await.map_err(Failure::Usage)?;
             let (text, set, left_out) = world.with(|inventory| manifests(&settings, inventory));
             std::io::stdout().write_all(text.as_bytes()).map_err(Failure::system("write to standard output"))?;
@@ -48,14 +49,18 @@ pub fn run(args: &DiscoverArgs) -> Result<ExitCode, Failure> {
     runtime()?.block_on(async {
         let handle = |kind| signal(kind).map_err(Failure::system("handle signals"));
         let (mut term, mut int) = (handle(SignalKind::terminate())?, handle(SignalKind::interrupt())?);
-        let api = connect().await?;
+        let api = connect(&settings).await?;
         let address = listener.local_addr().map_err(Failure::system("read the listener's address"))?;
         info!(version = VERSION, %address, heartbeat = settings.heartbeat.as_secs(), "started");
 
         let watches = (settings.heartbeat / 2).clamp(WATCHES.0, WATCHES.1);
         let (world, writer) = (Arc::new(World::default()), Arc::new(Writer::new(settings)));
         let (to_show, to_ask) = ((world.clone(), writer.clone()), writer.clone());
-        let ready = move || to_ask.written().heartbeat.map(|_| ()).ok_or("the targets are not written yet");
+        let ready = move || match to_ask.written() {
+            written if written.heartbeat.is_none() => Err("the targets are not written yet"),
+            written if written.failing > 0 => Err("not all targets are written; the log names the ConfigMaps"),
+            _ => Ok(()),
+        };
         let site = http::bare_site(&args.telemetry_path, move || page(&to_show.0.kinds(), &to_show.1.written()), ready);
         let stop = CancellationToken::new();
         let mut server = tokio::spawn(http::serve(listener, site, stop.clone()));
@@ -77,7 +82,7 @@ pub fn run(args: &DiscoverArgs) -> Result<ExitCode, Failure> {
 }
 
 /// By `KUBECONFIG` or the home directory's file, or as a pod by its service account.
-async fn connect() -> Result<Api, Failure> {
+async fn connect(settings: &Settings) -> Result<Api, Failure> {
     let wrong = |e: &dyn std::fmt::Display| {
         Failure::Usage(format!(
             "find the API server: {e}; in a pod, mount a service account token; elsewhere, set KUBECONFIG"
@@ -87,5 +92,6 @@ async fn connect() -> Result<Api, Failure> {
     config.connect_timeout = Some(CONNECT);
     // What is asked again, and when, is our own affair: the server may say when.
     config.default_retry = false;
-    Client::try_from(config).map(Api::new).map_err(|e| wrong(&e))
+    let client = Client::try_from(config).map_err(|e| wrong(&e))?;
+    Ok(Api::new(client, labels(settings)))
 }

@@ -3,20 +3,20 @@
 //! kube's client does TLS, credentials and their renewal. Its watcher is not used: it hides bookmarks, and they are what a
 //! heartbeat rests on; and one object that it cannot read costs it the whole list.
 
-use std::{borrow::Cow, error::Error, marker::PhantomData, time::Duration};
+use std::{borrow::Cow, collections::BTreeSet, error::Error, marker::PhantomData, sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use kube::client::{Body, Client};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::objects::{Meta, Object};
 
-/// Objects in one page of a list.
-const PAGE: usize = 500;
-/// Most bytes of a page: 500 objects of the largest that etcd takes would be more, and are not met.
-const MOST_PAGE: usize = 256 << 20;
+/// Most objects in one page of a list.
+pub const PAGE: usize = 500;
+/// Most bytes of a page: of large objects there are fewer in one.
+const MOST_PAGE: usize = 32 << 20;
 /// Most bytes of one event: etcd takes objects of 1.5 MiB.
 const MOST_EVENT: usize = 8 << 20;
 /// Most bytes of an error's text.
@@ -49,6 +49,9 @@ pub enum ApiError {
     /// It answered with something that it should not.
     #[error("{0}")]
     Odd(String),
+    /// It answered with more bytes than are read.
+    #[error("an answer of more than {} KiB", .0 >> 10)]
+    TooLarge(usize),
     /// It did not answer in time.
     #[error("no answer within {} s", .0.as_secs())]
     Silent(Duration),
@@ -71,7 +74,10 @@ impl ApiError {
 
 /// The API.
 #[derive(Clone)]
-pub struct Api(Client);
+pub struct Api {
+    client: Client,
+    labels: Arc<BTreeSet<String>>,
+}
 
 /// An object, or its namespace and name where it cannot be read.
 pub type Told<T> = Result<T, (String, String)>;
@@ -102,6 +108,7 @@ pub struct Watch<T> {
     body: Body,
     read: Vec<u8>,
     patience: Duration,
+    labels: Arc<BTreeSet<String>>,
     /// The state that was told last.
     pub version: String,
     of: PhantomData<T>,
@@ -155,23 +162,23 @@ struct Status {
 }
 
 impl Api {
-    /// Asks through a client.
-    pub const fn new(client: Client) -> Self {
-        Self(client)
+    /// Asks through a client, and keeps these labels of objects.
+    pub fn new(client: Client, labels: BTreeSet<String>) -> Self {
+        Self { client, labels: Arc::new(labels) }
     }
 
-    /// A page of all objects of a kind. No version is asked for, so it is what etcd has now.
+    /// A page of all objects of a kind, so many at most. No version is asked for, so it is what etcd has now.
     ///
     /// # Errors
-    /// No answer, or none that is a list.
-    pub async fn list<T: Object>(&self, next: &str) -> Result<Page<T>, ApiError> {
+    /// No answer, or none that is a list, or a larger one than is read.
+    pub async fn list<T: Object>(&self, next: &str, limit: usize) -> Result<Page<T>, ApiError> {
         let next = if next.is_empty() { String::new() } else { format!("&continue={}", escaped(next)) };
         let (path, select) = (T::PATH, T::SELECT);
-        let answer = self.ask(get(&format!("{path}?limit={PAGE}{next}&{select}"))?).await?;
+        let answer = self.ask(get(&format!("{path}?limit={limit}{next}&{select}"))?).await?;
         let bytes = timed(read(answer.into_body(), MOST_PAGE)).await?;
         let list: ListBody<'_> =
             serde_json::from_slice(&bytes).map_err(|e| ApiError::Odd(format!("not a list: {e}")))?;
-        let items = list.items.unwrap_or_default().into_iter().map(told).collect();
+        let items = list.items.unwrap_or_default().into_iter().map(|raw| told(raw, &self.labels)).collect();
         Ok(Page { items, version: list.metadata.resource_version, next: list.metadata.r#continue })
     }
 
@@ -186,7 +193,8 @@ impl Api {
             "{path}?watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={from}&{select}"
         );
         let body = self.ask(get(&path)?).await?.into_body();
-        Ok(Watch { body, read: Vec::new(), patience: time + GRACE, version: version.to_owned(), of: PhantomData })
+        let (labels, version) = (self.labels.clone(), version.to_owned());
+        Ok(Watch { body, read: Vec::new(), patience: time + GRACE, labels, version, of: PhantomData })
     }
 
     /// Writes one key of a ConfigMap by server-side apply, and takes it from whoever else had it.
@@ -213,7 +221,8 @@ impl Api {
     }
 
     async fn ask(&self, request: Request<Body>) -> Result<Response<Body>, ApiError> {
-        let answer = timed(async { self.0.send(request).await.map_err(|e| ApiError::Unreachable(chain(&e))) }).await?;
+        let answer =
+            timed(async { self.client.send(request).await.map_err(|e| ApiError::Unreachable(chain(&e))) }).await?;
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
@@ -252,7 +261,7 @@ impl<T: Object> Watch<T> {
         let odd = |e: serde_json::Error| ApiError::Odd(format!("not an event: {e}"));
         let line: Line<'_> = serde_json::from_slice(line).map_err(odd)?;
         let event = match &*line.r#type {
-            "ADDED" | "MODIFIED" => Event::Is(told(line.object)),
+            "ADDED" | "MODIFIED" => Event::Is(told(line.object, &self.labels)),
             "DELETED" => Event::IsGone(name(line.object)),
             "BOOKMARK" => Event::Bookmark,
             "ERROR" => {
@@ -267,8 +276,10 @@ impl<T: Object> Watch<T> {
     }
 }
 
-fn told<T: Object>(raw: &RawValue) -> Told<T> {
-    serde_json::from_str(raw.get()).map_err(|_| name(raw))
+fn told<T: Object>(raw: &RawValue, labels: &BTreeSet<String>) -> Told<T> {
+    let mut object: T = serde_json::from_str(raw.get()).map_err(|_| name(raw))?;
+    object.metadata_mut().keep(labels);
+    Ok(object)
 }
 
 fn name(raw: &RawValue) -> (String, String) {
@@ -289,9 +300,16 @@ async fn timed<T>(answer: impl Future<Output = Result<T, ApiError>>) -> Result<T
     tokio::time::timeout(PATIENCE, answer).await.unwrap_or(Err(ApiError::Silent(PATIENCE)))
 }
 
-async fn read(body: Body, most: usize) -> Result<Vec<u8>, ApiError> {
-    let collected = Limited::new(body, most).collect().await;
-    Ok(collected.map_err(|e| ApiError::Unreachable(chain(&*e)))?.to_bytes().into())
+async fn read(mut body: Body, most: usize) -> Result<Vec<u8>, ApiError> {
+    let mut read = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let bytes = frame.map_err(|e| ApiError::Unreachable(chain(&e)))?.into_data().unwrap_or_default();
+        if read.len() + bytes.len() > most {
+            return Err(ApiError::TooLarge(most));
+        }
+        read.extend_from_slice(&bytes);
+    }
+    Ok(read)
 }
 
 async fn refusal(answer: Response<Body>, status: StatusCode) -> ApiError {
@@ -333,9 +351,13 @@ mod tests {
     use super::*;
     use crate::discovery::objects::Service;
 
+    fn watch(body: Body) -> Watch<Service> {
+        let labels = Arc::new(["kept".to_owned()].into());
+        Watch { body, read: Vec::new(), patience: GRACE, labels, version: "1".into(), of: PhantomData }
+    }
+
     fn event(line: &str) -> Result<(Event<Service>, String), String> {
-        let mut watch =
-            Watch { body: Body::empty(), read: Vec::new(), patience: GRACE, version: "1".into(), of: PhantomData };
+        let mut watch = watch(Body::empty());
         let event = watch.event(line.as_bytes()).map_err(|e| e.to_string())?;
         Ok((event, watch.version))
     }
@@ -349,6 +371,12 @@ mod tests {
         let key = || ("n".to_owned(), "s".to_owned());
         assert_eq!(event(&line("DELETED", good)).unwrap(), (Event::IsGone(key()), "7".into()));
         assert_eq!(event(&line("BOOKMARK", good)).unwrap(), (Event::Bookmark, "7".into()));
+        // Of what anybody may write, only what is asked for is kept.
+        let labelled = r#"{"metadata":{"labels":{"kept":"1","other":"2"},"ownerReferences":[{"name":"a"},{"name":"b","controller":true}],
+            "resourceVersion":"7"}}"#;
+        let (Event::Is(Ok(service)), _) = event(&line("ADDED", labelled)).unwrap() else { panic!("it is read") };
+        assert_eq!(service.metadata.labels, [("kept".to_owned(), "1".to_owned())].into());
+        assert_eq!(service.metadata.owner_references.iter().map(|o| &*o.name).collect::<Vec<_>>(), ["b"]);
         // One that is odd is known by its name.
         let odd = r#"{"metadata":{"namespace":"n","name":"s","resourceVersion":"8"},"spec":{"ports":"none"}}"#;
         assert_eq!(event(&line("MODIFIED", odd)).unwrap(), (Event::Is(Err(key())), "8".into()));
@@ -363,13 +391,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_event_without_an_end_is_not_read_to_its_end() {
-        let of = |bytes: Vec<u8>| Watch::<Service> {
-            body: Body::from(bytes),
-            read: Vec::new(),
-            patience: GRACE,
-            version: "1".into(),
-            of: PhantomData,
-        };
+        let of = |bytes: Vec<u8>| watch(Body::from(bytes));
         assert!(matches!(of(vec![b'x'; MOST_EVENT + 1]).next().await, Err(ApiError::Odd(_))));
         assert!(matches!(of(vec![b'x'; 100]).next().await, Ok(None)), "a server that ended in mid-event");
         assert!(matches!(of(b"\n\n".into()).next().await, Ok(None)));

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
+    sync::Arc,
 };
 
 use jiff::Timestamp;
@@ -16,14 +17,18 @@ pub const CHUNKS: usize = 8;
 pub const MOST_BYTES: usize = 900 << 10;
 /// What the agents hold: addresses times ports, of all chunks.
 pub const MOST_WEIGHT: usize = 500_000;
+/// Nodes that agents take: more would cost them the whole file.
+const MOST_NODES: usize = 20_000;
+/// Nodes fill a file to here: so many of the longest names fit, and leave room for targets.
+const MOST_NODE_BYTES: usize = MOST_BYTES / 4 * 3;
 /// `{"heartbeat":"2026-11-26T03:34:19Z",` and the newlines and brackets around the parts.
 const FRAME: usize = 128;
 
 /// One target file for each ConfigMap, without its heartbeat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
-    /// All after the heartbeat.
-    rest: String,
+    /// All after the heartbeat; whoever shows the numbers has it as well, without a copy.
+    rest: Arc<str>,
     /// Targets in it.
     pub targets: usize,
 }
@@ -62,6 +67,7 @@ impl Chunk {
 /// The part of a chunk that is being filled.
 #[derive(Default)]
 struct Filling<'a> {
+    nodes: Vec<&'a str>,
     zones: BTreeMap<&'a str, BTreeSet<&'a str>>,
     lines: Vec<(usize, String)>,
     bytes: usize,
@@ -90,9 +96,15 @@ impl<'a> Filling<'a> {
 /// Spreads targets over the chunks. Each has its place by the hash of its namespace and name, whoever else comes or goes; where
 /// that is full, the next one in an order of its own.
 pub fn chunks(set: &TargetSet, namespace: &str) -> Chunks {
-    let nodes: Vec<&String> = set.nodes.get(namespace).into_iter().flatten().collect();
     let mut filling: Vec<Filling<'_>> = (0..CHUNKS).map(|_| Filling { bytes: FRAME, ..Filling::default() }).collect();
-    filling[0].bytes += json(&nodes).len() + json(&set.negative).len();
+    filling[0].bytes += json(&set.negative).len();
+    for node in set.nodes.get(namespace).into_iter().flatten().take(MOST_NODES) {
+        let bytes = node.len() + 3;
+        if let Some(chunk) = filling.iter_mut().find(|chunk| chunk.bytes + bytes <= MOST_NODE_BYTES) {
+            chunk.bytes += bytes;
+            chunk.nodes.push(node);
+        }
+    }
     // Every file is complete in itself: it tells the zones of the namespaces that it needs, because files reach an agent one by one.
     for (zone, namespaces) in &set.zones {
         for namespace in namespaces {
@@ -122,17 +134,17 @@ pub fn chunks(set: &TargetSet, namespace: &str) -> Chunks {
         }
     }
     let chunks = filling.into_iter().enumerate().map(|(number, filling)| {
-        let (nodes, negative) = if number == 0 { (&nodes[..], &set.negative[..]) } else { (&[][..], &[][..]) };
-        Chunk { targets: filling.lines.len(), rest: rest(nodes, &filling, negative) }
+        let negative = if number == 0 { &set.negative[..] } else { &[] };
+        Chunk { targets: filling.lines.len(), rest: rest(&filling, negative).into() }
     });
     Chunks { chunks: chunks.collect(), left_out, first_left_out }
 }
 
 /// Everything after the heartbeat: one target a line, so that what changed is a line in a diff.
-fn rest(nodes: &[&String], filling: &Filling<'_>, negative: &[Negative]) -> String {
+fn rest(filling: &Filling<'_>, negative: &[Negative]) -> String {
     let mut rest = String::with_capacity(filling.bytes);
     for (key, value, empty) in [
-        ("nodes", json(&nodes), nodes.is_empty()),
+        ("nodes", json(&filling.nodes), filling.nodes.is_empty()),
         ("zones", json(&filling.zones), filling.zones.is_empty()),
         ("negative", json(&negative), negative.is_empty()),
     ] {

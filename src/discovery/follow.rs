@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
 use super::{
-    api::{Api, ApiError, Event, Told},
+    api::{Api, ApiError, Event, PAGE, Told},
     objects::{EndpointSlice, Inventory, Namespace, Node, Object, Objects, Pod, Service, ServiceCidr},
 };
 
@@ -151,13 +151,13 @@ async fn follow<T: Object>(api: &Api, world: &World, watches: Duration) {
             }
             Err(error) => {
                 failed::<T>(world, "list", &error);
-                patience.wait(&error).await;
+                patience.wait(error.retry_after()).await;
                 continue;
             }
         };
-        patience = Patience::default();
+        // Lists are dear, and that one went well is no reason for the next: patience is that of a watch that was heard.
         loop {
-            let mut heard = false;
+            let (mut heard, began) = (false, Instant::now());
             let ended = watch::<T>(api, world, &mut version, watches, &mut heard).await;
             if heard {
                 patience = Patience::default();
@@ -167,15 +167,21 @@ async fn follow<T: Object>(api: &Api, world: &World, watches: Duration) {
                 // Neither an event nor a bookmark: nobody knows whether it is alive.
                 Ok(()) => {
                     debug!(kind = T::PLURAL, "a watch ended without a word");
+                    // One that took its time was wait enough.
+                    if began.elapsed() < watches / 2 {
+                        patience.wait(None).await;
+                    }
                     break;
                 }
-                Err(error) if error.is(410) => {
-                    debug!(kind = T::PLURAL, "the watch is too old");
+                // Too old, or of a kind that is not known any more: the list tells.
+                Err(error) if error.is(410) || error.is(404) => {
+                    debug!(kind = T::PLURAL, error = error.to_string(), "the watch cannot go on");
+                    patience.wait(error.retry_after()).await;
                     break;
                 }
                 Err(error) => {
                     failed::<T>(world, "watch", &error);
-                    patience.wait(&error).await;
+                    patience.wait(error.retry_after()).await;
                     // What was not understood may be in no later event either.
                     if matches!(error, ApiError::Odd(_)) {
                         break;
@@ -188,18 +194,22 @@ async fn follow<T: Object>(api: &Api, world: &World, watches: Duration) {
 
 async fn list<T: Object>(api: &Api, world: &World) -> Result<String, ApiError> {
     let began = Timestamp::now();
-    let (mut all, mut unreadable, mut next) = (Objects::new(), BTreeSet::new(), String::new());
+    let (mut all, mut unreadable, mut next, mut limit) = (Objects::new(), BTreeSet::new(), String::new(), PAGE);
     loop {
-        let page = api.list::<T>(&next).await?;
+        let page = match api.list::<T>(&next, limit).await {
+            Err(ApiError::TooLarge(_)) if limit > 1 => {
+                limit /= 2;
+                continue;
+            }
+            page => page?,
+        };
         for item in page.items {
             match item {
                 Ok(object) => _ = all.insert(key(&object), object),
                 Err(name) => _ = unreadable.insert(name),
             }
         }
-        if all.len() + unreadable.len() > MOST_OBJECTS {
-            return Err(ApiError::Odd(format!("more than {MOST_OBJECTS} objects")));
-        }
+        fit(&all, &unreadable)?;
         next = page.next;
         if next.is_empty() {
             world.note::<T>(|objects, kind| {
@@ -223,12 +233,29 @@ async fn watch<T: Object>(
     let mut watch = api.watch::<T>(version, time).await?;
     while let Some(event) = watch.next().await? {
         *heard = true;
+        hear(world, event)?;
         version.clone_from(&watch.version);
-        let now = Timestamp::now();
-        world.note::<T>(|objects, kind| {
-            kind.as_of = Some(now);
-            take(objects, kind, event)
-        });
+    }
+    Ok(())
+}
+
+/// Notes an event; what is too much to know is not vouched for.
+fn hear<T: Object>(world: &World, event: Event<T>) -> Result<(), ApiError> {
+    let mut fits = Ok(());
+    world.note::<T>(|objects, kind| {
+        let changed = take(objects, kind, event);
+        fits = fit(objects, &kind.unreadable);
+        if fits.is_ok() {
+            kind.as_of = Some(Timestamp::now());
+        }
+        changed
+    });
+    fits
+}
+
+fn fit<T: Object>(objects: &Objects<T>, unreadable: &BTreeSet<(String, String)>) -> Result<(), ApiError> {
+    if objects.len() + unreadable.len() > MOST_OBJECTS {
+        return Err(ApiError::Odd(format!("more than {MOST_OBJECTS} objects")));
     }
     Ok(())
 }
@@ -247,15 +274,12 @@ fn take<T: Object>(objects: &mut Objects<T>, kind: &mut Kind, event: Event<T>) -
         Ok(object) => {
             let name = key(&object);
             kind.unreadable.remove(&name);
-            let is_new = objects.len() < MOST_OBJECTS || objects.contains_key(&name);
-            is_new && objects.insert(name, object.clone()).as_ref() != Some(&object)
+            objects.insert(name, object.clone()).as_ref() != Some(&object)
         }
         // What it was is not what it is.
         Err(name) => {
             let was = objects.remove(&name).is_some();
-            if kind.unreadable.len() < MOST_OBJECTS {
-                kind.unreadable.insert(name);
-            }
+            kind.unreadable.insert(name);
             was
         }
     }
@@ -280,15 +304,15 @@ fn told<T: Object>(what: &str, error: &ApiError) -> String {
     format!("{what} {kind}: {error}{remedy}")
 }
 
-/// How long to wait after errors in a row.
+/// How long to wait after failures in a row.
 #[derive(Default)]
-pub struct Patience(u32);
+struct Patience(u32);
 
 impl Patience {
-    /// Waits as long as the server wants, or longer with each error in a row.
-    pub async fn wait(&mut self, error: &ApiError) {
+    /// Waits as long as the server wants, or longer with each failure in a row.
+    async fn wait(&mut self, wanted: Option<Duration>) {
         let (first, longest) = WAITS;
-        let wait = error.retry_after().unwrap_or_else(|| (first * 2_u32.saturating_pow(self.0)).min(longest));
+        let wait = wanted.unwrap_or_else(|| (first * 2_u32.saturating_pow(self.0)).min(longest));
         self.0 = (self.0 + 1).min(16);
         // Not all at once.
         tokio::time::sleep(wait.mul_f64(rand::rng().random_range(1.0..1.3))).await;
@@ -321,6 +345,22 @@ mod tests {
             false
         });
         assert_eq!(world.as_of(), Some(at(10)), "what there is not has no word");
+    }
+
+    #[test]
+    fn what_is_too_much_is_not_vouched_for() {
+        let world = World::default();
+        world.note::<Pod>(|_, kind| {
+            kind.unreadable = (0..MOST_OBJECTS).map(|i| (String::new(), i.to_string())).collect();
+            false
+        });
+        hear::<Pod>(&world, Event::Bookmark).unwrap();
+        let last = world.as_of().unwrap();
+        hear(&world, Event::Is(Ok(Pod::default()))).unwrap_err();
+        hear::<Pod>(&world, Event::Bookmark).unwrap_err();
+        assert_eq!(world.as_of(), Some(last));
+        hear::<Pod>(&world, Event::IsGone((String::new(), "1".into()))).unwrap();
+        assert!(world.as_of() > Some(last));
     }
 
     #[test]

@@ -2,9 +2,21 @@
 //!
 //! Addresses and numbers stay as they came, so that one odd value does not cost its object, nor one odd object the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+
+use super::settings::Settings;
+
+/// Labels that are read beside those of the zones.
+const LABELS: [&str; 6] = [
+    "app.kubernetes.io/component",
+    "app.kubernetes.io/name",
+    "kubernetes.io/service-name",
+    "node-role.kubernetes.io/control-plane",
+    "node-role.kubernetes.io/master",
+    "pod-template-hash",
+];
 
 /// Go writes an empty list as `null`.
 fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
@@ -32,9 +44,9 @@ slim! {
         name: String,
         /// Its namespace; empty for what has none.
         namespace: String,
-        /// Its labels.
+        /// Its labels, as far as they are read: those of [`labels`].
         labels: BTreeMap<String, String>,
-        /// Who made it.
+        /// The one that keeps it alive.
         owner_references: Vec<Owner>,
         /// Set while it is being deleted.
         deletion_timestamp: Option<String>,
@@ -247,6 +259,21 @@ slim! {
     }
 }
 
+/// The labels that are read.
+pub fn labels(settings: &Settings) -> BTreeSet<String> {
+    let of_zones = settings.zones.values().flat_map(|zone| zone.namespace_labels.keys().chain(zone.pod_labels.keys()));
+    of_zones.cloned().chain(LABELS.map(str::to_owned)).collect()
+}
+
+impl Meta {
+    /// Forgets what is not read: anybody who makes an object may fill it to the megabyte.
+    pub fn keep(&mut self, labels: &BTreeSet<String>) {
+        self.labels.retain(|key, _| labels.contains(key));
+        self.owner_references.retain(|owner| owner.controller);
+        self.owner_references.shrink_to_fit();
+    }
+}
+
 /// Something that the API tells.
 pub trait Object: Clone + PartialEq + Default + DeserializeOwned + Send + 'static {
     /// Its kind, in lower case and plural, as in paths and labels.
@@ -259,6 +286,8 @@ pub trait Object: Clone + PartialEq + Default + DeserializeOwned + Send + 'stati
     const ALWAYS_THERE: bool = true;
     /// Names and labels.
     fn metadata(&self) -> &Meta;
+    /// The same, to change.
+    fn metadata_mut(&mut self) -> &mut Meta;
     /// Where the inventory keeps it.
     fn all(inventory: &mut Inventory) -> &mut Objects<Self>;
 }
@@ -290,6 +319,7 @@ macro_rules! object {
             const PATH: &'static str = $path;
             $($more)*
             fn metadata(&self) -> &Meta { &self.metadata }
+            fn metadata_mut(&mut self) -> &mut Meta { &mut self.metadata }
             fn all(inventory: &mut Inventory) -> &mut Objects<Self> { &mut inventory.$all }
         }
     };
@@ -307,4 +337,23 @@ object!(ServiceCidr in service_cidrs, "servicecidrs" at "/apis/networking.k8s.io
 /// A number as a port.
 pub fn port(number: u32) -> Option<u16> {
     u16::try_from(number).ok().filter(|port| *port > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_that_are_read_are_kept() {
+        let text = "zones: {high: {namespace_labels: {scope: in}, pod_labels: {tier: db}, targets: true}}\ninto: [x]\n";
+        let settings = crate::discovery::settings::parse(std::path::Path::new("d.yaml"), text).unwrap();
+        let labels = labels(&settings);
+        assert!(["scope", "tier"].iter().all(|label| labels.contains(*label)));
+        // All that the finders name, as far as one can tell.
+        for source in [include_str!("targets.rs"), include_str!("presets.rs")] {
+            for word in source.split('"').filter(|w| w.contains("kubernetes.io/") || w.ends_with("-hash")) {
+                assert!(labels.contains(word), "{word} is read and not kept");
+            }
+        }
+    }
 }

@@ -39,10 +39,12 @@ pub struct Written {
     pub set: Arc<TargetSet>,
     /// By namespace: the chunks as they should be.
     pub chunks: BTreeMap<String, Chunks>,
-    /// When everything was last written without an error, by namespace.
+    /// When all that had to be written last was, by namespace.
     pub applied: BTreeMap<String, Timestamp>,
-    /// The oldest heartbeat of the chunks as they are written; none until all are.
+    /// The oldest heartbeat that stands; none until all ConfigMaps are written.
     pub heartbeat: Option<Timestamp>,
+    /// ConfigMaps whose last write failed: they hold what they held before.
+    pub failing: usize,
     /// Time between two heartbeats, as the number of nodes and targets allows.
     pub interval: Duration,
     /// Writes that failed.
@@ -55,8 +57,17 @@ pub struct Writer {
     written: Mutex<Written>,
 }
 
-/// What is known to stand in a ConfigMap.
-type Standing = BTreeMap<(String, usize), (Chunk, Timestamp)>;
+/// The ConfigMaps by namespace and number.
+type Places = BTreeMap<(String, usize), Place>;
+
+/// How it stands with one ConfigMap.
+#[derive(Default)]
+struct Place {
+    /// What it is known to hold.
+    stands: Option<(Chunk, Timestamp)>,
+    /// The last write failed, and the next comes then: the others do not wait for it, nor it for them.
+    again: Option<Instant>,
+}
 
 /// Nodes with an agent, and when it was last seen.
 type Agents = BTreeMap<(String, String), Instant>;
@@ -79,22 +90,22 @@ impl Writer {
 
     /// Writes for ever.
     pub async fn keep_writing(&self, api: &Api, world: &World) {
-        let (mut standing, mut agents) = (Standing::new(), Agents::new());
-        let mut beat = tokio::time::Instant::now();
+        let (mut places, mut agents) = (Places::new(), Agents::new());
+        let mut beat = Instant::now();
         loop {
             // Nothing is written before everything is known: targets that are not seen yet would look as if they were gone.
-            let mut next = beat + self.state().interval;
+            let mut next = Instant::now() + self.state().interval;
             if let Some(as_of) = world.as_of() {
                 self.find(world, &mut agents);
-                let is_due = tokio::time::Instant::now() >= beat;
-                let again = self.write(api, &mut standing, as_of, is_due).await;
-                if is_due && again.is_none() {
-                    beat = tokio::time::Instant::now() + self.state().interval;
+                let is_due = Instant::now() >= beat;
+                self.write(api, &mut places, as_of, is_due).await;
+                if is_due {
+                    beat = Instant::now() + self.state().interval;
                 }
-                next = again.map_or(beat, |again| tokio::time::Instant::now() + again);
+                next = places.values().filter_map(|place| place.again).fold(beat, Instant::min);
             }
             tokio::select! {
-                () = tokio::time::sleep_until(next) => {}
+                () = tokio::time::sleep_until(next.into()) => {}
                 () = world.changed() => tokio::time::sleep(self.settings.settle).await,
             }
         }
@@ -140,46 +151,52 @@ impl Writer {
         (state.interval, state.set, state.chunks) = (interval(self.settings.heartbeat, load), set, chunks);
     }
 
-    /// Writes what changed, or everything where a heartbeat is due and there is one. Tells when to try again, where something failed.
-    async fn write(&self, api: &Api, standing: &mut Standing, as_of: Timestamp, is_due: bool) -> Option<Duration> {
+    /// Writes what changed, or everything where a heartbeat is due and there is one; and what failed, when its time has come.
+    async fn write(&self, api: &Api, places: &mut Places, as_of: Timestamp, is_due: bool) {
         let wanted = self.state().chunks.clone();
-        let mut again: Option<Duration> = None;
+        places.retain(|(namespace, _), _| wanted.contains_key(namespace));
         for (namespace, chunks) in &wanted {
             let (mut good, mut wrote) = (true, false);
             for (number, chunk) in chunks.chunks.iter().enumerate() {
-                let place = (namespace.clone(), number);
-                match standing.get(&place) {
-                    Some((stands, _)) if stands == chunk && !is_due => continue,
-                    // The API has said nothing since: the heartbeat ages.
-                    Some((stands, heartbeat)) if stands == chunk && *heartbeat >= as_of => continue,
-                    _ => {}
+                let place = places.entry((namespace.clone(), number)).or_default();
+                // Where the API has said nothing since, the heartbeat ages.
+                let is_wanted = match (&place.stands, place.again) {
+                    (_, Some(again)) => Instant::now() >= again,
+                    (Some((stands, heartbeat)), None) => stands != chunk || is_due && *heartbeat < as_of,
+                    (None, None) => true,
+                };
+                if is_wanted {
+                    wrote = true;
+                    self.apply(api, namespace, number, place, (chunk, as_of)).await;
                 }
-                let name = config_map(number);
-                wrote = true;
-                match api.apply(namespace, &name, KEY, &chunk.text(Some(as_of))).await {
-                    Ok(()) => _ = standing.insert(place, (chunk.clone(), as_of)),
-                    Err(error) => {
-                        good = false;
-                        again = again.max(Some(error.retry_after().unwrap_or_default().max(AGAIN)));
-                        self.state().errors += 1;
-                        let remedy = match &error {
-                            error if error.is(403) || error.is(404) => {
-                                "; it must exist already, with the right to patch it: apply manifests/overlays/discovery"
-                            }
-                            _ => "",
-                        };
-                        warn!(error = format!("apply ConfigMap {namespace}/{name}: {error}{remedy}"), "not written");
-                    }
-                }
+                good &= place.again.is_none();
             }
             if good && wrote {
                 self.state().applied.insert(namespace.clone(), Timestamp::now());
             }
         }
-        standing.retain(|(namespace, _), _| wanted.contains_key(namespace));
-        let everywhere = standing.len() == CHUNKS * wanted.len();
-        self.state().heartbeat = standing.values().map(|(_, at)| *at).min().filter(|_| everywhere);
-        again
+        let standing: Option<Vec<_>> = places.values().map(|place| place.stands.as_ref().map(|(_, at)| *at)).collect();
+        let mut state = self.state();
+        state.heartbeat = standing.and_then(|all| all.into_iter().min());
+        state.failing = places.values().filter(|place| place.again.is_some()).count();
+    }
+
+    async fn apply(&self, api: &Api, namespace: &str, number: usize, place: &mut Place, what: (&Chunk, Timestamp)) {
+        let (name, (chunk, as_of)) = (config_map(number), what);
+        match api.apply(namespace, &name, KEY, &chunk.text(Some(as_of))).await {
+            Ok(()) => *place = Place { stands: Some((chunk.clone(), as_of)), again: None },
+            Err(error) => {
+                place.again = Some(Instant::now() + error.retry_after().unwrap_or_default().max(AGAIN));
+                self.state().errors += 1;
+                let remedy = match &error {
+                    error if error.is(403) || error.is(404) => {
+                        "; it must exist already, with the right to patch it: apply manifests/overlays/discovery"
+                    }
+                    _ => "",
+                };
+                warn!(error = format!("apply ConfigMap {namespace}/{name}: {error}{remedy}"), "not written");
+            }
+        }
     }
 }
 

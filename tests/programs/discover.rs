@@ -3,16 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::{
-    fake_kube::{FakeKube, Misbehaviour, Verb},
+    fake_kube::{Asked, FakeKube, Misbehaviour, Verb},
     support::{
         SEGPROBE, SOON, directory, hostile, http, metrics,
         process::{Ended, Process, run},
@@ -278,6 +279,36 @@ fn changes_are_followed_and_only_they_are_written() {
 }
 
 #[test]
+fn nothing_is_written_before_all_is_known() {
+    let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
+    kube.misbehave("pods", Verb::List, Misbehaviour::Stall);
+    let discovery = Discovery::start(directory.path(), &kube, SETTINGS);
+    let cpu = || discovery.value("process_cpu_seconds_total", &[]);
+    // Longer than a heartbeat's interval: it waits for that, and not in a loop.
+    std::thread::sleep(Duration::from_secs(13));
+    let before = cpu();
+    std::thread::sleep(Duration::from_secs(5));
+    assert!(cpu() - before < 2.0, "{} s of 5 s", cpu() - before);
+    assert!(kube.asked().iter().all(|asked| asked.verb != Verb::Patch) && !discovery.is_ready());
+    wait_for("it is asked again", 3 * SOON, || discovery.is_ready().then_some(()));
+    assert_eq!(names(&kube), ALL);
+}
+
+#[test]
+fn a_namespace_with_agents_may_come_later() {
+    let mut objects = cluster();
+    let is_later = |object: &Value| object["kind"] == "Namespace" && object["metadata"]["name"] == INTO[1];
+    objects.retain(|object| !is_later(object));
+    let (kube, directory) = (FakeKube::start(objects, &INTO), directory());
+    let discovery = Discovery::start(directory.path(), &kube, &SETTINGS.replace("10s", "1h"));
+    wait_for("it is ready", SOON, || discovery.is_ready().then_some(()));
+    assert_eq!(names(&kube), ALL);
+    assert_eq!(kube.applied(INTO[1], 0), Value::Null);
+    kube.put(namespace(INTO[1], "none"));
+    wait_for("it is written into", SOON, || (found(&kube, INTO[1]) == found(&kube, INTO[0])).then_some(()));
+}
+
+#[test]
 fn a_heartbeat_is_the_apis_word_and_ages_without_it() {
     let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
     let discovery = Discovery::start(directory.path(), &kube, SETTINGS);
@@ -318,6 +349,42 @@ fn a_watch_without_a_word_is_followed_by_a_list() {
     wait_for("the next heartbeat", SOON, || beat().filter(|now| *now > first));
     let lists = kube.asked().iter().filter(|a| a.verb == Verb::List && a.plural == "nodes").count();
     assert!(lists > 2, "{lists} requests");
+}
+
+#[test]
+fn lists_in_a_row_come_ever_later() {
+    let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
+    for _ in 0..4 {
+        kube.misbehave("pods", Verb::Watch, Misbehaviour::Status(410, None));
+        kube.misbehave("services", Verb::Watch, Misbehaviour::Bytes(Vec::new()));
+        kube.misbehave("nodes", Verb::Watch, Misbehaviour::ErrorEvent(410));
+    }
+    let _discovery = Discovery::start(directory.path(), &kube, SETTINGS);
+    for kind in ["pods", "services", "nodes"] {
+        let lists = || -> Vec<Instant> {
+            let first = |a: &Asked| a.plural == kind && a.verb == Verb::List && !a.query.contains_key("continue");
+            kube.asked().into_iter().filter(first).map(|a| a.at).collect()
+        };
+        let lists = wait_for("all is listed", SOON, || Some(lists()).filter(|lists| lists.len() == 5));
+        let waits: Vec<u128> = lists.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect();
+        assert!(waits.iter().zip([500, 1_000, 2_000, 4_000]).all(|(wait, least)| *wait >= least), "{kind}: {waits:?}");
+    }
+}
+
+#[test]
+fn a_kind_that_goes_holds_no_heartbeat() {
+    let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
+    let discovery = Discovery::start(directory.path(), &kube, SETTINGS);
+    wait_for("it is ready", SOON, || discovery.is_ready().then_some(()));
+    // Its watch has heard a bookmark, so that it is followed by a watch.
+    std::thread::sleep(Duration::from_secs(2));
+    kube.does_not_know("servicecidrs");
+    kube.cut_watches();
+    let objects = || discovery.page().value("segprobe_discovery_objects", &[("kind", "servicecidrs")]);
+    wait_for("it is absent", SOON, || objects().is_none().then_some(()));
+    let beat = || kube.applied(INTO[0], 3)["heartbeat"].as_str().map(str::to_owned);
+    let before = beat();
+    wait_for("the next heartbeat", SOON, || (beat() > before).then_some(()));
 }
 
 #[test]
@@ -382,8 +449,9 @@ fn bad_days_of_the_api_server() {
 #[test]
 fn a_config_map_that_is_missing_is_named_and_costs_no_other() {
     let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
-    kube.has_config_map("segprobe-system", "segprobe-targets-5", false);
-    let discovery = Discovery::start(directory.path(), &kube, SETTINGS);
+    let missing = (INTO[1], "segprobe-targets-5");
+    kube.has_config_map(missing.0, missing.1, false);
+    let discovery = Discovery::start(directory.path(), &kube, &SETTINGS.replace("10s", "1h"));
     wait_for_names(&kube, &ALL);
     wait_for("it is told", SOON, || {
         let log = discovery.process.stderr();
@@ -393,8 +461,65 @@ fn a_config_map_that_is_missing_is_named_and_costs_no_other() {
     assert!(!discovery.is_ready());
     let page = discovery.page();
     assert_eq!(page.value("segprobe_discovery_last_apply_timestamp_seconds", &[("into", "segprobe-system")]), None);
-    kube.has_config_map("segprobe-system", "segprobe-targets-5", true);
+    // It alone is written again, whatever the API says meanwhile.
+    wait_for("it is tried again", SOON, || (patches(&kube, missing).len() > 2).then_some(()));
+    let all: usize = (0..8).map(|i| patches(&kube, (INTO[0], &format!("segprobe-targets-{i}"))).len()).sum();
+    assert_eq!(all, 8);
+    kube.has_config_map(missing.0, missing.1, true);
     wait_for("it is mended", SOON, || discovery.is_ready().then_some(()));
+
+    // One that vanishes later is known by the first write that it is due.
+    let number = (0..8).find(|i| kube.applied_text(INTO[1], *i).unwrap().contains("service-3")).unwrap();
+    let name = format!("segprobe-targets-{number}");
+    let heartbeat = || discovery.value("segprobe_discovery_heartbeat_timestamp_seconds", &[]);
+    let before = heartbeat();
+    kube.has_config_map(INTO[1], &name, false);
+    kube.put(slice("service-3", &["10.0.0.33"]));
+    wait_for("it is not ready", SOON, || (!discovery.is_ready()).then_some(()));
+    assert_eq!(found(&kube, INTO[0])["service-3"], ["10.0.0.33"]);
+    assert_eq!(heartbeat(), before, "it ages");
+    kube.has_config_map(INTO[1], &name, true);
+    wait_for("it is mended", SOON, || discovery.is_ready().then_some(()));
+    assert_eq!(found(&kube, INTO[1])["service-3"], ["10.0.0.33"]);
+}
+
+#[test]
+fn a_write_that_is_told_to_wait_waits_alone() {
+    let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
+    let discovery = Discovery::start(directory.path(), &kube, SETTINGS);
+    wait_for("it is ready", SOON, || discovery.is_ready().then_some(()));
+    let beat = |number| kube.applied(INTO[1], number)["heartbeat"].as_str().map(str::to_owned);
+    let first = beat(3);
+    kube.misbehave("configmaps", Verb::Patch, Misbehaviour::Status(429, Some(25)));
+    // The first place in order has its heartbeat refused; changes do not wake it, and the others' heartbeats go on.
+    wait_for("it is told to wait", SOON, || kube.has_misbehaved().then_some(()));
+    let told = patches(&kube, (INTO[0], "segprobe-targets-0")).len();
+    let next = wait_for("the others have a heartbeat", SOON, || beat(3).filter(|next| Some(next) != first.as_ref()));
+    kube.put(slice("service-3", &["10.0.0.33"]));
+    wait_for("the next one", SOON, || beat(3).filter(|now| *now != next));
+    assert_eq!(found(&kube, INTO[1])["service-3"], ["10.0.0.33"]);
+    let waited = wait_for("it is asked again", SOON, || {
+        let at = patches(&kube, (INTO[0], "segprobe-targets-0"));
+        at.get(told).map(|again| *again - at[told - 1])
+    });
+    assert!(waited >= Duration::from_secs(25), "{waited:?}");
+    wait_for("it is ready", SOON, || discovery.is_ready().then_some(()));
+}
+
+#[test]
+fn a_write_that_hangs_is_given_up() {
+    let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
+    kube.misbehave("configmaps", Verb::Patch, Misbehaviour::Stall);
+    let discovery = Discovery::start(directory.path(), &kube, SETTINGS);
+    wait_for("it is written in the end", 4 * SOON, || discovery.is_ready().then_some(()));
+    assert!(discovery.process.stderr().contains("segprobe-targets-0: no answer within 60 s"));
+    assert_eq!(names(&kube), ALL);
+}
+
+/// When a ConfigMap was asked to be written.
+fn patches(kube: &FakeKube, (namespace, name): (&str, &str)) -> Vec<Instant> {
+    let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
+    kube.asked().iter().filter(|a| a.verb == Verb::Patch && a.path == path).map(|a| a.at).collect()
 }
 
 #[test]
@@ -440,6 +565,23 @@ fn odd_objects_cost_no_other_and_do_no_harm() {
 }
 
 #[test]
+fn pages_that_are_too_large_are_asked_for_in_parts() {
+    let large = (0..40).map(|i| {
+        let mut pod = pod(&format!("large-{i}"), &format!("10.0.3.{i}"), "Running");
+        pod["metadata"]["annotations"] = json!({"x": "x".repeat(1 << 20)});
+        pod
+    });
+    let (kube, directory) = (FakeKube::start(cluster().into_iter().chain(large).collect(), &INTO), directory());
+    kube.pages_of(1_000);
+    let printed = once(directory.path(), &kube.kubeconfig(), SETTINGS);
+    assert_eq!(printed.code, Some(0), "{}", printed.stderr);
+    assert_eq!(printed.stdout.matches(r#""name":"large-"#).count(), 40 * INTO.len());
+    let of_pods = |asked: Asked| (asked.plural == "pods").then(|| asked.query["limit"].clone());
+    let limits: Vec<String> = kube.asked().into_iter().filter_map(of_pods).collect();
+    assert_eq!(limits, ["500", "250", "125", "62", "31", "31"]);
+}
+
+#[test]
 fn once_prints_what_would_be_written() {
     let (kube, directory) = (FakeKube::start(cluster(), &INTO), directory());
     let printed = once(directory.path(), &kube.kubeconfig(), SETTINGS);
@@ -453,6 +595,14 @@ fn once_prints_what_would_be_written() {
     assert_eq!(validated.code, Some(0), "{}", validated.stderr);
     // The same objects give the same bytes.
     assert_eq!(once(directory.path(), &kube.kubeconfig(), SETTINGS).stdout, printed.stdout);
+
+    // One that is larger than a ConfigMap is printed nowhere, and costs no other.
+    let ips: Vec<String> = (0..70_000).map(|i| Ipv4Addr::from_bits(0x0a80_0000 + i).to_string()).collect();
+    kube.put(slice("service-3", &ips.iter().map(String::as_str).collect::<Vec<_>>()));
+    let cut = once(directory.path(), &kube.kubeconfig(), SETTINGS);
+    assert_eq!((cut.code, config_maps(&cut.stdout).len()), (Some(64), 16));
+    assert!(cut.stderr.contains("1 targets do not fit into the ConfigMaps"), "{}", cut.stderr);
+    assert!(cut.stdout.contains("service-2") && !cut.stdout.contains("service-3"));
 
     kube.misbehave("nodes", Verb::List, Misbehaviour::Status(403, None));
     let refused = once(directory.path(), &kube.kubeconfig(), SETTINGS);

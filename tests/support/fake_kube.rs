@@ -206,6 +206,11 @@ impl FakeKube {
         self.shared.lock().frozen = frozen;
     }
 
+    /// Objects in a page of a list, at most.
+    pub fn pages_of(&self, objects: usize) {
+        self.shared.lock().page = objects;
+    }
+
     pub fn without_bookmarks(&self) {
         self.shared.lock().no_bookmarks = true;
     }

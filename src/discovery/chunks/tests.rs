@@ -140,6 +140,28 @@ fn agents_of_another_namespace_have_other_nodes() {
     assert_eq!(own.chunks[1..], other.chunks[1..]);
 }
 
+#[test]
+fn nodes_are_bounded_and_leave_room() {
+    let mut set = set((0..100).map(|i| target(i, 3)));
+    // The longest names that there are, and more than agents take.
+    let names = (0..MOST_NODES + 5).map(|i| format!("{i:05}.{}", vec!["x".repeat(61); 4].join(".")));
+    set.nodes.insert("segprobe".to_owned(), names.collect());
+    let chunks = chunks(&set, "segprobe");
+    assert_eq!((chunks.left_out, set.nodes["segprobe"].first().unwrap().len()), (0, 253));
+    let directory = tempfile::tempdir().unwrap();
+    for (number, chunk) in chunks.chunks.iter().enumerate() {
+        let text = chunk.text(Some(Timestamp::UNIX_EPOCH));
+        assert!(text.len() <= MOST_BYTES, "{} bytes", text.len());
+        std::fs::write(directory.path().join(format!("{number}.json")), text).unwrap();
+    }
+    let main = directory.path().join("segprobe.yaml");
+    let text = "zones: {low: {}, high: {}}\nboundaries: [{name: b, from: low, to: high}]\ncontrols: {positive: [{tcp: '10.96.0.1:443'}]}\n\
+        target_files: ['*.json']\nshare: {nodes_per_sweep: 2}\n";
+    std::fs::write(&main, text).unwrap();
+    let (config, _) = crate::config::load(&main).unwrap();
+    assert_eq!((config.share.unwrap().nodes.len(), config.targets.len()), (MOST_NODES, 100));
+}
+
 proptest! {
     #[test]
     fn every_size_is_bounded_and_told(sizes in proptest::collection::vec(0..2_000_u32, 0..80)) {
