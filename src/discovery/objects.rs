@@ -350,7 +350,13 @@ mod tests {
         let labels = labels(&settings);
         assert!(["scope", "tier"].iter().all(|label| labels.contains(*label)));
         // All that the finders name, as far as one can tell.
-        for source in [include_str!("targets.rs"), include_str!("presets.rs")] {
+        let finders = [
+            include_str!("targets.rs"),
+            include_str!("targets/pods.rs"),
+            include_str!("targets/services.rs"),
+            include_str!("presets.rs"),
+        ];
+        for source in finders {
             for word in source.split('"').filter(|w| w.contains("kubernetes.io/") || w.ends_with("-hash")) {
                 assert!(labels.contains(word), "{word} is read and not kept");
             }

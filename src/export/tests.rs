@@ -8,6 +8,10 @@ use proptest::prelude::*;
 use super::{Run, json, metrics::Metrics, page, table, words};
 use crate::{
     config::SeriesConfig,
+    inventory::{
+        cri::{Network, PodDns, Sandbox},
+        stands::Speakers,
+    },
     ledger::{
         BoundaryView, CheckResult, CheckView, Closed, ControlState, DnsEvidence, Evidence, NodeView, Snapshot,
         SweepReport, Transition,
@@ -354,6 +358,24 @@ fn of_pods() -> Snapshot {
     snapshot
 }
 
+/// The pod as the runtime tells of it.
+fn sandbox() -> Sandbox {
+    let name = pod().unwrap();
+    Sandbox {
+        id: name.sandbox.clone(),
+        uid: name.sandbox.clone(),
+        namespace: "web".into(),
+        name: name.name.clone(),
+        labels: None,
+        created: Timestamp::UNIX_EPOCH,
+        ready: true,
+        running: true,
+        network: Network::Host,
+        addresses: Box::default(),
+        dns: PodDns::default(),
+    }
+}
+
 /// The finding that a ledger opens for a result.
 fn finding(ledger: &mut crate::ledger::Ledger, view: &CheckView) -> Arc<[crate::ledger::Finding]> {
     let result = view.result.clone().unwrap();
@@ -374,6 +396,7 @@ fn finding(ledger: &mut crate::ledger::Ledger, view: &CheckView) -> Arc<[crate::
     let mut plan = crate::plan::plan(&config, &[stand]);
     let leg = Arc::get_mut(&mut plan.legs[0]).unwrap();
     leg.reach = [crate::plan::Check { id, mode, question }].into();
+    leg.stand.speakers = Speakers::Pods([Arc::new(sandbox())].into());
     ledger.follow(&plan, "hash", Instant::now());
     ledger.record(&crate::ledger::SweepReport {
         boundary: "b".into(),

@@ -50,8 +50,8 @@ impl<'a> Finder<'a> {
         let all = slices.len();
         slices.retain(|slice| slice.address_type != "FQDN");
         (slices.len()..all).for_each(|_| self.gap(Gap::Malformed));
-        let mut of = slices.iter().flat_map(|slice| &slice.endpoints).filter(|e| stays(e)).peekable();
-        if of.peek().is_some() && !of.any(|endpoint| self.is_in(endpoint, namespace, zone)) {
+        let mut endpoints = slices.iter().flat_map(|slice| &slice.endpoints).peekable();
+        if endpoints.peek().is_some() && endpoints.all(|e| self.is_in_zone(e, namespace, zone) == Some(false)) {
             // Whoever answers there is not of the zone.
             return;
         }
@@ -88,7 +88,7 @@ impl<'a> Finder<'a> {
         }
         for (endpoints, ports) in same {
             let any_node_port = ports.iter().any(|p| p.node_port.is_some());
-            let nodes = if any_node_port { self.some_nodes(service, &slices) } else { BTreeSet::new() };
+            let nodes = if any_node_port { self.some_nodes(service, &slices, zone) } else { BTreeSet::new() };
             self.add(Target { service: Some(name.clone()), endpoints, ports, nodes, ..whole.clone() });
         }
         for ((at, transport), endpoints) in others {
@@ -140,17 +140,23 @@ impl<'a> Finder<'a> {
     /// An endpoint that stays, and is of a pod with the zone's labels. Ready or not: no policy knows of readiness.
     fn is_in(&self, endpoint: &Endpoint, namespace: &str, zone: &str) -> bool {
         let labels = &self.settings.zones[zone].pod_labels;
-        let target = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod");
-        let pod = target.and_then(|target| self.inventory.pods.get(&(namespace.to_owned(), target.name.clone())));
-        stays(endpoint)
-            && pod.map_or(labels.is_empty(), |pod| has(&pod.metadata, labels) && !is_agent(self.settings, pod))
+        endpoint.conditions.terminating != Some(true)
+            && self.is_in_zone(endpoint, namespace, zone).unwrap_or(labels.is_empty())
+    }
+
+    /// Whether an endpoint's pod is of the zone; none where the pod is not known.
+    fn is_in_zone(&self, endpoint: &Endpoint, namespace: &str, zone: &str) -> Option<bool> {
+        let target = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod")?;
+        let pod = self.inventory.pods.get(&(namespace.to_owned(), target.name.clone()))?;
+        Some(has(&pod.metadata, &self.settings.zones[zone].pod_labels) && !is_agent(self.settings, pod))
     }
 
     /// The nodes that a Service's NodePorts are tried on, the same as long as they exist. Every node treats them alike, but where
     /// it passes them on only to endpoints of its own: then they are tried where there are any.
-    fn some_nodes(&self, service: &Service, slices: &[&EndpointSlice]) -> BTreeSet<IpAddr> {
-        let endpoints = slices.iter().flat_map(|slice| &slice.endpoints).filter(|endpoint| stays(endpoint));
-        let mut with: BTreeSet<&str> = endpoints.map(|endpoint| endpoint.node_name.as_str()).collect();
+    fn some_nodes(&self, service: &Service, slices: &[&EndpointSlice], zone: &str) -> BTreeSet<IpAddr> {
+        let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+        let of_zone = endpoints.filter(|endpoint| self.is_in(endpoint, &service.metadata.namespace, zone));
+        let mut with: BTreeSet<&str> = of_zone.map(|endpoint| endpoint.node_name.as_str()).collect();
         with.remove("");
         let any = with.is_empty() || service.spec.external_traffic_policy != "Local";
         let of = |node: &str| hash(&[&service.metadata.namespace, &service.metadata.name, node]);
@@ -169,12 +175,12 @@ impl<'a> Finder<'a> {
     }
 }
 
-fn stays(endpoint: &Endpoint) -> bool {
-    endpoint.conditions.terminating != Some(true)
-}
-
 /// True for what a slice tells of a Service's port.
 fn is_of(told: &SlicePort, port: &ServicePort) -> bool {
-    let protocol = |text| if text == "" { "TCP" } else { text };
     told.name == port.name && protocol(&told.protocol) == protocol(&port.protocol)
+}
+
+/// TCP where none is told.
+fn protocol(told: &str) -> &str {
+    if told.is_empty() { "TCP" } else { told }
 }
