@@ -200,7 +200,7 @@ fn all_that_the_api_tells_is_written_by_server_side_apply() {
     let validated = validate(directory.path(), &texts);
     assert_eq!(validated.code, Some(0), "{}", validated.stderr);
     // Each agent takes what its own zones need: the witness knows one of three.
-    for path in ["base/segprobe.yaml", "overlays/pods/segprobe.yaml", "overlays/witness/agent/segprobe.yaml"] {
+    for path in ["base/segprobe.yaml", "overlays/pods/segprobe.yaml", "overlays/witness/segprobe.yaml"] {
         let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests").join(path)).unwrap();
         let validated = validate_with(directory.path(), &texts, &text);
         assert_eq!(validated.code, Some(0), "{path}: {}", validated.stderr);

@@ -63,7 +63,8 @@ fn every_object_is_known_to_its_last_field() {
             check(&object).unwrap_or_else(|e| panic!("{directory}: {}: {e}", name(&object)));
         }
     }
-    for object in documents(&read("manifests/example/policy.yaml")) {
+    let not_applied = ["manifests/example/policy.yaml", "manifests/overlays/witness/allow-witness.yaml"];
+    for object in not_applied.iter().flat_map(|file| documents(&read(file))) {
         check(&object).unwrap_or_else(|e| panic!("{}: {e}", name(&object)));
     }
 }

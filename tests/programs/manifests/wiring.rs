@@ -26,6 +26,48 @@ fn container(template: &Value) -> &Value {
     &template["spec"]["containers"][0]
 }
 
+/// Any policy on ingress closes the pods that it selects to everybody else: before its policy the example must have none, or there is no
+/// breach to see.
+#[test]
+fn the_example_is_open_until_its_policy_comes_which_lets_the_witness_in() {
+    if !have("kubectl") {
+        return;
+    }
+    let objects = rendered("manifests/example");
+    let of_the_workloads = |o: &&Value| {
+        is_kind(o, "NetworkPolicy") && matches!(o["metadata"]["namespace"].as_str(), Some("payments" | "storefront"))
+    };
+    assert_eq!(objects.iter().filter(of_the_workloads).map(name).collect::<Vec<_>>(), [""; 0]);
+
+    let policy = &documents(&read("manifests/example/policy.yaml"))[0];
+    assert_eq!(policy["metadata"]["namespace"], "payments");
+    let admits = |namespace: &str| {
+        let namespace = objects.iter().find(|o| is_kind(o, "Namespace") && o["metadata"]["name"] == namespace).unwrap();
+        let from = policy["spec"]["ingress"][0]["from"].as_array().unwrap();
+        from.iter().any(|peer| is_selected(&peer["namespaceSelector"], &namespace["metadata"]))
+    };
+    let known = ["payments", "segprobe-witness", "storefront", "segprobe"];
+    assert_eq!(known.map(admits), [true, true, false, false], "{known:?}");
+}
+
+/// The policy that a user copies for the witness: for some pods, and from nobody else.
+#[test]
+fn the_policy_for_the_witness_is_no_wider_than_that() {
+    if !have("kubectl") {
+        return;
+    }
+    let policy = &documents(&read("manifests/overlays/witness/allow-witness.yaml"))[0]["spec"];
+    assert!(!labels(&policy["podSelector"]["matchLabels"]).is_empty(), "it would close a whole namespace");
+    let objects = rendered("manifests/overlays/witness");
+    let [(witness, template)] = &templates(&objects)[..] else { panic!("one witness") };
+    let [rule] = &policy["ingress"].as_array().unwrap()[..] else { panic!("one rule") };
+    let [from] = &rule["from"].as_array().unwrap()[..] else { panic!("one peer") };
+    let namespace = &from["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"];
+    assert_eq!(namespace, &witness["metadata"]["namespace"]);
+    assert!(is_selected(&from["podSelector"], &template["metadata"]));
+    assert!(rule["ports"].as_array().is_some_and(|ports| !ports.is_empty()));
+}
+
 #[test]
 fn selectors_select_their_pods() {
     if !have("kubectl") {
