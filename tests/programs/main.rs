@@ -27,6 +27,7 @@ mod discover;
 mod discovered;
 mod dns_properties;
 mod dns_targets;
+mod documents;
 #[path = "../support/fake_cri.rs"]
 mod fake_cri;
 #[path = "../support/fake_kube.rs"]
