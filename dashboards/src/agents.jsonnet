@@ -37,7 +37,7 @@ s.dashboard(
           |||
             count(
               group by (cluster, node) (kube_node_info{cluster=~"$cluster", node=~"$node"})
-              unless on (cluster, node) group by (cluster, node) (segprobe_build_info{%s})
+              unless on (cluster, node) group by (cluster, node) (segprobe_boundary_info{%s})
             )
             or count(kube_node_info{cluster=~"$cluster", node=~"$node"}) * 0
           ||| % agent, 'nodes'
@@ -88,7 +88,7 @@ s.dashboard(
           |||
             topk(500,
               group by (cluster, node) (kube_node_info{cluster=~"$cluster", node=~"$node"})
-              unless on (cluster, node) group by (cluster, node) (segprobe_build_info{%s})
+              unless on (cluster, node) group by (cluster, node) (segprobe_boundary_info{%s})
             )
           ||| % agent
         )],
@@ -101,7 +101,7 @@ s.dashboard(
         'short',
         8,
         8,
-        'Agents by version and revision: more than one while a rollout goes on, or where one hangs.',
+        'Agents, and discovery where the job has it, by version and revision: more than one while a rollout goes on, or where one hangs.',
         [s.query('count by (cluster, version, revision) (segprobe_build_info{%s})' % agent)],
         [['cluster', 'cluster'], ['version', 'version'], ['revision', 'revision'], ['Value', 'agents']],
         'agents',
@@ -194,9 +194,15 @@ s.dashboard(
         's',
         8,
         8,
-        'Time since discovery last vouched for a target file, of the agent where it is longest. It grows where discovery is down or cannot write.',
-        [s.query('max by (file) (time() - segprobe_targets_heartbeat_timestamp_seconds{%s})' % agent, '{{file}}')],
-      ) + s.with({ noValue: 'no discovery' }) + s.runbook('SegprobeTargetsStale'),
+        |||
+          Time since discovery last vouched for a target file, of the agent where it is longest. It grows where discovery is down or cannot write.
+          oldest written: the same as discovery tells it. That alone shows a file that is lost.
+        |||,
+        [
+          s.query('max by (file) (time() - segprobe_targets_heartbeat_timestamp_seconds{%s})' % agent, '{{file}}'),
+          s.query('max(time() - segprobe_discovery_heartbeat_timestamp_seconds{cluster=~"$cluster"})', 'oldest written'),
+        ],
+      ) + s.with({ noValue: 'no discovery' }) + s.runbook('SegprobeTargetsStale') + s.runbook('SegprobeTargetsNotWritten'),
       s.timeseries(
         'Age of the configuration',
         's',

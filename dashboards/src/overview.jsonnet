@@ -6,7 +6,7 @@ local blocked = cluster + ', expect="blocked"';
 local open = cluster + ', expect="open"';
 local scraped = 'cluster=~"$cluster", job=~"$job"';
 // 0 where there are agents and nothing to count; nothing where there is no agent, so that silence is not read as good news.
-local or_zero = '\nor sum(segprobe_build_info{%s}) * 0' % cluster;
+local or_zero = '\nor sum(segprobe_boundary_info{%s}) * 0' % cluster;
 
 s.dashboard(
   'segprobe-overview',
@@ -78,7 +78,7 @@ s.dashboard(
           |||
             count(
               group by (cluster, node) (kube_node_info{%s})
-              unless on (cluster, node) group by (cluster, node) (segprobe_build_info{%s})
+              unless on (cluster, node) group by (cluster, node) (segprobe_boundary_info{%s})
             )
             or count(kube_node_info{%s}) * 0
           ||| % [cluster, cluster, cluster], 'nodes'

@@ -295,7 +295,7 @@ local linked(name, links) = by_name(name, { links: links });
       'job', 'Job', 'segprobe_build_info{cluster=~"$cluster"}', 'The scrape jobs of the agents: for `up` and `process_*`.'
     ),
     node: self.query(
-      'node', 'Node', 'segprobe_build_info{cluster=~"$cluster"}', 'The nodes whose agents are looked at.', '.*'
+      'node', 'Node', 'segprobe_boundary_info{cluster=~"$cluster"}', 'The nodes whose agents are looked at.', '.*'
     ),
     boundaries: self.query(
       'boundary', 'Boundary', 'segprobe_boundary_info{cluster=~"$cluster"}', 'The boundaries, as configurations name them.', '.*'

@@ -30,8 +30,9 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const UIDS: [&str; 4] = ["segprobe-agents", "segprobe-boundary", "segprobe-dns", "segprobe-overview"];
 
 /// Metrics that no agent of this tree exports, and why a dashboard may name them.
-const OTHERS: [(&str, &str); 4] = [
+const OTHERS: [(&str, &str); 5] = [
     ("kube_node_info", "of kube-state-metrics: which nodes there are"),
+    ("segprobe_discovery_heartbeat_timestamp_seconds", "of discovery: what it wrote, and no agent may have"),
     ("scrape_duration_seconds", "Prometheus adds it to each scrape"),
     ("scrape_samples_scraped", "Prometheus adds it to each scrape"),
     ("up", "Prometheus adds it to each scrape"),

@@ -60,6 +60,11 @@ fn stand_in() -> SocketAddr {
     for node in 1..=5 {
         writeln!(page, "kube_node_info{{node=\"node-{node}\"}} 1").unwrap();
     }
+    // Discovery runs where no agent does.
+    let discovery = "{job=\"segprobe\",namespace=\"segprobe-discover\",node=\"node-5\"} 1";
+    for metric in ["segprobe_build_info", "segprobe_discovery_heartbeat_timestamp_seconds"] {
+        writeln!(page, "{metric}{discovery}").unwrap();
+    }
     thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { continue };
@@ -375,6 +380,7 @@ fn assert_truth(prometheus: &Prometheus) {
     assert_eq!(number("segprobe-overview", "Are we segmented?", 0), "5", "breached");
     assert_eq!(number("segprobe-overview", "Agents that do not answer", 0), "1");
     assert_eq!(number("segprobe-overview", "Nodes without an agent", 0), "2");
+    assert_eq!(number("segprobe-agents", "Nodes without an agent", 0), "2");
     assert_eq!(number("segprobe-overview", "Must be reachable", 0), "5", "an outage");
     assert_eq!(number("segprobe-overview", "Nodes with a finding", 0), "2");
     assert_eq!(number("segprobe-boundary", "Nodes that report a fail", 0), "2");

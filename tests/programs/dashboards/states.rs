@@ -79,7 +79,7 @@ fn dashboards_tell_every_state_and_what_was_short() {
     units += &unit(&checks, &asked("Are we segmented?", "nowhere"), &[]);
 
     // The time is the value. One finding is long ago; one was opened, closed and its agent replaced within the range.
-    let build = |node: u32| pair(&format!("segprobe_build_info{{cluster=\"c\",node=\"{node}\"}}"), "1x30");
+    let agent = |node: u32| pair(&format!("segprobe_boundary_info{{cluster=\"c\",node=\"{node}\"}}"), "1x30");
     let last = |node: u32, values: &str| {
         pair(
             &format!(
@@ -88,12 +88,15 @@ fn dashboards_tell_every_state_and_what_was_short() {
             values,
         )
     };
-    let long_ago = [build(1), last(1, "100x30")];
-    let short = [build(1), build(2), last(1, "100x30"), last(2, "_x12 750 750 stale")];
+    let long_ago = [agent(1), last(1, "100x30")];
+    let short = [agent(1), agent(2), last(1, "100x30"), last(2, "_x12 750 750 stale")];
     units += &unit(&long_ago, &asked("Nodes with a finding", ".*"), &[pair("{}", "0")]);
     units += &unit(&short, &asked("Nodes with a finding", ".*"), &[pair("{}", "1")]);
     units += &unit(&short, &asked("Last finding", ".*"), &[pair("{}", "750000")]);
     units += &unit(&short, &asked("Nodes with a finding", "nowhere"), &[]);
+    // Discovery alone finds nothing, and that is no good news.
+    let discovery = [pair("segprobe_build_info{cluster=\"c\",node=\"1\"}", "1x30")];
+    units += &unit(&discovery, &asked("Nodes with a finding", ".*"), &[]);
 
     let directory = directory();
     let file = directory.path().join("states.yaml");
