@@ -5,6 +5,8 @@ local cluster = 'cluster=~"$cluster"';
 local blocked = cluster + ', expect="blocked"';
 local open = cluster + ', expect="open"';
 local scraped = 'cluster=~"$cluster", job=~"$job"';
+// By namespace first: agents of several kinds may have a boundary of the same name, and one kind's checks are not the other's.
+local worst_state(selector) = 'max by (cluster, boundary) (\n%s\n)' % s.worst_state('cluster, namespace, boundary', selector);
 // 0 where there are agents and nothing to count; nothing where there is no agent, so that silence is not read as good news.
 local or_zero = '\nor sum(segprobe_boundary_info{%s}) * 0' % cluster;
 
@@ -28,10 +30,10 @@ s.dashboard(
         5,
         |||
           The worst of all boundaries that must be blocked. BREACHED: something was reached or enumerated. NOT KNOWN: a check is inconclusive.
-          NOTHING TESTED: a boundary has no checks. NOT PROVEN: something is silent, and nobody proved it alive. PROVEN: everything passed.
-          Only of agents that answer: see the two panels on the right.
+          NOTHING TESTED: the agents of a namespace have no checks of a boundary. NOT PROVEN: something is silent, and nobody proved it alive.
+          PROVEN: everything passed. Only of agents that answer: see the two panels on the right.
         |||,
-        [s.now('max(\n%s\n)' % s.worst_state('cluster, boundary', blocked), 'all boundaries')],
+        [s.now('max(\n%s\n)' % worst_state(blocked), 'all boundaries')],
       ) + s.state_words,
       s.stat(
         'Checks that fail now',
@@ -107,7 +109,7 @@ s.dashboard(
         4,
         9,
         'The worst verdict of each boundary that must be blocked: see "Are we segmented?".',
-        [s.now(s.worst_state('cluster, boundary', blocked), '{{boundary}} {{cluster}}')],
+        [s.now(worst_state(blocked), '{{boundary}} {{cluster}}')],
       ) + s.state_words + s.named,
       s.stat(
         'Must be reachable',
@@ -115,7 +117,7 @@ s.dashboard(
         4,
         9,
         'The worst verdict of each boundary that must be open. An OUTAGE is no finding; these agents are also the witnesses of the others.',
-        [s.now(s.worst_state('cluster, boundary', open), '{{boundary}} {{cluster}}')],
+        [s.now(worst_state(open), '{{boundary}} {{cluster}}')],
       ) + s.outage_words + s.named + s.runbook('SegprobeOutage'),
     ]),
 
@@ -224,20 +226,21 @@ s.dashboard(
           that are in the totals only.
         |||,
         [
-          s.query('count by (cluster, boundary) (segprobe_boundary_info{%s})' % cluster),
-          s.query('sum by (cluster, boundary) (sum by (cluster, boundary, instance) (segprobe_boundary_checks{%s}) == bool 0)' % cluster),
+          s.query('count by (cluster, namespace, boundary) (segprobe_boundary_info{%s})' % cluster),
+          s.query('sum by (cluster, namespace, boundary) (sum by (cluster, namespace, boundary, instance) (segprobe_boundary_checks{%s}) == bool 0)' % cluster),
           s.query(
             |||
-              max by (cluster, boundary) (
+              max by (cluster, namespace, boundary) (
                 (time() - segprobe_sweep_last_completed_timestamp_seconds{%s})
                 / on (cluster, job, instance, boundary) segprobe_boundary_interval_seconds{%s}
               )
             ||| % [cluster, cluster]
           ),
-          s.query('sum by (cluster, boundary) (segprobe_series_suppressed{%s})' % cluster),
+          s.query('sum by (cluster, namespace, boundary) (segprobe_series_suppressed{%s})' % cluster),
         ],
         [
           ['cluster', 'cluster'],
+          ['namespace', 'namespace'],
           ['boundary', 'boundary'],
           ['Value #A', 'agents'],
           ['Value #B', 'without checks'],

@@ -65,6 +65,10 @@ fn dashboards_tell_every_state_and_what_was_short() {
             format!("cluster=\"{boundary}\",boundary=\"open\",expect=\"open\",verdict=\"fail\",reason=\"not-reached\"");
         checks.push(pair(&format!("segprobe_boundary_checks{{node=\"1\",{outage}}}"), "1x30"));
     }
+    // Agents of another kind test what these do not.
+    let elsewhere =
+        r#"cluster="untested",boundary="untested",expect="blocked",verdict="pass",reason="blocked",namespace="other""#;
+    checks.push(pair(&format!("segprobe_boundary_checks{{node=\"1\",{elsewhere}}}"), "9x30"));
     let states: Vec<_> = STATES
         .iter()
         .map(|(boundary, _, state)| {
