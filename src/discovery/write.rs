@@ -190,7 +190,7 @@ impl Writer {
                 self.state().errors += 1;
                 let remedy = match &error {
                     error if error.is(403) || error.is(404) => {
-                        "; it must exist already, with the right to patch it: apply manifests/overlays/discovery"
+                        "; it must exist already, with the right to patch it: apply the agents' manifests again"
                     }
                     _ => "",
                 };
