@@ -1,4 +1,4 @@
-//! The documents: their links lead to files of the repository, and the commands of the runbooks ask where the manifests put things.
+//! The documents: their links lead to files of the repository, and their commands ask where the manifests put things.
 
 use std::{
     collections::BTreeSet,
@@ -28,13 +28,17 @@ fn files(folder: &Path, is_named: fn(&str) -> bool) -> Vec<PathBuf> {
     found.collect()
 }
 
-#[test]
-fn relative_links_lead_to_files() {
+fn documents() -> Vec<PathBuf> {
     let mut documents = files(&root().join("docs"), |name| name.ends_with(".md"));
     documents.extend(files(&root().join("manifests"), |name| name == "README.md"));
     documents.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root().join(name)));
+    documents
+}
+
+#[test]
+fn relative_links_lead_to_files() {
     let mut followed = 0;
-    for document in documents {
+    for document in documents() {
         let text = read(&document);
         let targets = text.split("](").skip(1).map(|rest| rest.split_once(')').unwrap().0);
         for target in targets.filter(|target| !target.contains("://") && !target.starts_with('#')) {
@@ -97,11 +101,11 @@ fn asked(command: &str) -> (Option<&str>, Vec<String>) {
 
 /// Whoever is woken at night types them as they are.
 #[test]
-fn commands_of_runbooks_ask_where_the_manifests_put_things() {
+fn commands_ask_where_the_manifests_put_things() {
     let places = places();
     let mut asking = 0;
-    for runbook in files(&root().join("docs/runbooks"), |name| name.ends_with(".md")) {
-        let text = read(&runbook);
+    for document in documents() {
+        let text = read(&document);
         let commands =
             text.split("kubectl ").skip(1).map(|rest| rest.split(['\n', '|', ';', ')', '`', '#']).next().unwrap());
         for command in commands {
@@ -109,7 +113,7 @@ fn commands_of_runbooks_ask_where_the_manifests_put_things() {
             asking += usize::from(namespace.is_some());
             for label in labels.iter().map(String::as_str).chain([""]) {
                 let stands = places.iter().any(|(at, stands)| stands == label && namespace.is_none_or(|n| n == at));
-                assert!(stands, "{}: no manifest has this namespace and label: kubectl {command}", runbook.display());
+                assert!(stands, "{}: no manifest has this namespace and label: kubectl {command}", document.display());
             }
         }
     }
