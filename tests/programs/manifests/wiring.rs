@@ -174,6 +174,18 @@ fn config_of(objects: &[Value], file: &str) -> String {
     map["data"][file].as_str().unwrap().to_owned()
 }
 
+/// The witness and the plain agent run on every node: it would be a finding of each, for ever.
+#[test]
+fn co_residency_is_off_until_the_user_asks() {
+    if !have("kubectl") {
+        return;
+    }
+    for directory in &WORKLOADS[..3] {
+        let config = config_of(&rendered(directory), "segprobe.yaml");
+        assert!(!config.contains("co_residency"), "{directory}");
+    }
+}
+
 #[test]
 fn configurations_in_config_maps_are_valid() {
     if !have("kubectl") {
