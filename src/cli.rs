@@ -93,6 +93,20 @@ pub enum LogFormat {
     Json,
 }
 
+/// How HTTP is served.
+#[derive(Clone, Debug, Args)]
+pub struct WebArgs {
+    /// Address to serve HTTP on; `:port` means every address
+    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":11450")]
+    pub listen_address: String,
+    /// Path of the metrics
+    #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = telemetry_path)]
+    pub telemetry_path: String,
+    /// TLS, passwords and limits of the HTTP server (YAML), in the format of Prometheus' exporters
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+}
+
 /// Arguments of `agent`.
 #[derive(Debug, Args)]
 pub struct AgentArgs {
@@ -102,12 +116,9 @@ pub struct AgentArgs {
     /// Who and where.
     #[command(flatten)]
     pub place: PlaceArgs,
-    /// Address to serve HTTP on; `:port` means every address
-    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":11450")]
-    pub listen_address: String,
-    /// Path of the metrics
-    #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = telemetry_path)]
-    pub telemetry_path: String,
+    /// The HTTP server.
+    #[command(flatten)]
+    pub web: WebArgs,
     /// The log.
     #[command(flatten)]
     pub log: LogArgs,
@@ -154,12 +165,9 @@ pub struct DiscoverArgs {
     /// Form of what `--once` prints
     #[arg(long, value_enum, requires = "once")]
     pub output: Option<Manifests>,
-    /// Address to serve metrics and health on; `:port` means every address
-    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":11450")]
-    pub listen_address: String,
-    /// Path of the metrics
-    #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = telemetry_path)]
-    pub telemetry_path: String,
+    /// The HTTP server.
+    #[command(flatten)]
+    pub web: WebArgs,
     /// The log.
     #[command(flatten)]
     pub log: LogArgs,

@@ -17,7 +17,7 @@
 //! | 6 | [`sweep`]: schedule, turns, controls, attempts; [`export`]: metrics, HTTP, page, log, table, JSON |
 //! | 5 | [`ledger`]: latest results, transitions, findings |
 //! | 4 | [`mod@plan`]: configuration and inventory to checks |
-//! | 3 | [`discovery`]: what the Kubernetes API tells, as target files; [`inventory`]: who is where: names, pods, identities; [`probe`]: TCP and DNS; [`verdict`]: the rules; [`lab`]: the demo's lab |
+//! | 3 | [`discovery`]: what the Kubernetes API tells, as target files; [`inventory`]: who is where: names, pods, identities; [`probe`]: TCP and DNS; [`verdict`]: the rules; [`lab`]: the demo's lab; [`web`]: how HTTP is served |
 //! | 2 | [`config`]: the document; [`vantage`]: where sockets are born; [`observation`]: what can be seen; [`pace`]: budgets |
 //! | 1 | [`model`]: the words; [`cli`]: the command line |
 //!
@@ -40,6 +40,7 @@ pub mod probe;
 pub mod sweep;
 pub mod vantage;
 pub mod verdict;
+pub mod web;
 
 #[cfg(test)]
 mod tests {

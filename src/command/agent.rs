@@ -41,6 +41,7 @@ use crate::{
         schedule::{Observer, Schedule},
     },
     vantage::raise_descriptor_limit,
+    web::listener,
 };
 
 /// Changed files are noticed within this time.
@@ -54,8 +55,8 @@ pub fn run(args: &AgentArgs) -> Result<ExitCode, Failure> {
     log::init(args.log.level, args.log.format);
     let loaded = load_plan(&args.config.config_file, &args.place, true)?;
     let descriptors = raise_descriptor_limit().map_err(Failure::system("raise the limit of open descriptors"))?;
-    let address = &args.listen_address;
-    let listener = http::bind(address).map_err(Failure::system(format!("listen on {address}")))?;
+    let address = &args.web.listen_address;
+    let listener = listener::bind(address).map_err(Failure::system(format!("listen on {address}")))?;
     least_privilege(&loaded.config)?;
     let run = run_info(&args.place);
     let metrics = Metrics::new(run.clone()).map_err(|e| Failure::Usage(e.to_string()))?;
@@ -75,7 +76,7 @@ pub fn run(args: &AgentArgs) -> Result<ExitCode, Failure> {
             metrics: agent.metrics.clone(),
             series: agent.series.clone(),
             run,
-            telemetry_path: args.telemetry_path.as_str().into(),
+            telemetry_path: args.web.telemetry_path.as_str().into(),
             reload: Some(reload),
         };
         agent.live(loaded, listener, site, reload_requests).await
@@ -139,7 +140,7 @@ impl Agent<'_> {
         let mut sweeping = self.start(loaded, node, None);
         self.metrics.reloaded(true);
         let stop = CancellationToken::new();
-        let mut server = tokio::spawn(http::serve(listener, http::router(site), stop.clone()));
+        let mut server = tokio::spawn(listener::serve(listener, http::router(site), stop.clone()));
         let mut watch = tokio::time::interval(WATCH);
         watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tried = Tried { digest: sweeping.loaded.config.hash.clone(), problem: None };

@@ -33,6 +33,7 @@ use crate::{
         Sweeper,
         schedule::{Observer, Schedule},
     },
+    web::listener,
 };
 
 pub fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
@@ -48,7 +49,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
 
 fn bind(address: &str) -> Result<TcpListener, Failure> {
     // Another demo may be running: any port will do.
-    let listener = http::bind(address).or_else(|_| http::bind("127.0.0.1:0"));
+    let listener = listener::bind(address).or_else(|_| listener::bind("127.0.0.1:0"));
     listener.map_err(Failure::system(format!("listen on {address}")))
 }
 
@@ -154,7 +155,7 @@ async fn serve(
     let stop = CancellationToken::new();
     let mut schedule = Schedule::new(sweeper.clone(), ledger, Arc::new(Counter(metrics)));
     schedule.follow(&sweeper.plan.legs);
-    let server = tokio::spawn(http::serve(listener, http::router(site), stop.clone()));
+    let server = tokio::spawn(listener::serve(listener, http::router(site), stop.clone()));
     println!("\nThe page: {0}  The metrics: {0}metrics  Ctrl-C ends it.", browse(address));
     tokio::signal::ctrl_c().await.map_err(Failure::system("wait for Ctrl-C"))?;
     stop.cancel();

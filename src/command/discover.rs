@@ -18,6 +18,7 @@ use crate::{
         write::{Writer, manifests},
     },
     export::{VERSION, discovery::page, http, log},
+    web::listener,
 };
 
 /// Time for a connection to the API server.
@@ -44,8 +45,8 @@ pub fn run(args: &DiscoverArgs) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         });
     }
-    let listener =
-        http::bind(&args.listen_address).map_err(Failure::system(format!("listen on {}", args.listen_address)))?;
+    let listener = listener::bind(&args.web.listen_address)
+        .map_err(Failure::system(format!("listen on {}", args.web.listen_address)))?;
     runtime()?.block_on(async {
         let handle = |kind| signal(kind).map_err(Failure::system("handle signals"));
         let (mut term, mut int) = (handle(SignalKind::terminate())?, handle(SignalKind::interrupt())?);
@@ -61,9 +62,9 @@ pub fn run(args: &DiscoverArgs) -> Result<ExitCode, Failure> {
             written if written.failing > 0 => Err("not all targets are written; the log names the ConfigMaps"),
             _ => Ok(()),
         };
-        let site = http::bare_site(&args.telemetry_path, move || page(&to_show.0.kinds(), &to_show.1.written()), ready);
+        let site = http::bare_site(&args.web.telemetry_path, move || page(&to_show.0.kinds(), &to_show.1.written()), ready);
         let stop = CancellationToken::new();
-        let mut server = tokio::spawn(http::serve(listener, site, stop.clone()));
+        let mut server = tokio::spawn(listener::serve(listener, site, stop.clone()));
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}

@@ -1,12 +1,7 @@
 //! The HTTP server: metrics and health for everybody; what shows the protected zone's inventory, or steers the agent, on
 //! the loopback address only.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use axum::{
@@ -16,28 +11,14 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::{get, post},
 };
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
-};
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, mpsc, oneshot},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Run, exposition::Exposition, json, metrics::Metrics, page};
-use crate::{config::SeriesConfig, ledger::Ledger};
-
-/// Connections served at once; more wait in the kernel's backlog.
-const MOST_CONNECTIONS: usize = 64;
-/// Time for a request's headers.
-const HEADER_TIME: Duration = Duration::from_secs(10);
-/// A connection's whole life: a reader of one byte a second is cut.
-const CONNECTION_TIME: Duration = Duration::from_secs(120);
-/// Time that open requests get at the end.
-const DRAIN_TIME: Duration = Duration::from_secs(5);
+use crate::{
+    config::SeriesConfig,
+    ledger::Ledger,
+    web::{Peer, is_loopback},
+};
 
 /// Asks for a reload and says how it went.
 pub type ReloadRequest = oneshot::Sender<Result<(), String>>;
@@ -57,67 +38,6 @@ pub struct Site {
     pub telemetry_path: Arc<str>,
     /// Where reloads are asked for; none where there is nothing to reload.
     pub reload: Option<mpsc::Sender<ReloadRequest>>,
-}
-
-/// Binds `address`; `:port` means all addresses, IPv6 and IPv4.
-///
-/// # Errors
-/// What the system said; the address is in the caller's hands.
-pub fn bind(address: &str) -> io::Result<std::net::TcpListener> {
-    let listener = match address.strip_prefix(':') {
-        None => std::net::TcpListener::bind(address)?,
-        Some(port) => {
-            let port: u16 = port.parse().map_err(io::Error::other)?;
-            // A machine without IPv6 has no `::` to bind.
-            std::net::TcpListener::bind(("::", port)).or_else(|_| std::net::TcpListener::bind(("0.0.0.0", port)))?
-        }
-    };
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
-/// Serves until told to stop, then lets open requests finish for a short while.
-///
-/// # Errors
-/// The listener cannot be used.
-pub async fn serve(listener: std::net::TcpListener, app: Router, stop: CancellationToken) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else { break };
-        let (stream, peer) = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(_) => {
-                    // Out of descriptors, mostly: it passes.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
-        };
-        let own = stream.local_addr().is_ok_and(|local| is_loopback(local.ip())) && is_loopback(peer.ip());
-        let service = TowerToHyperService::new(app.clone().layer(Extension(OwnMachine(own))));
-        let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(32 << 10);
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
-        tokio::spawn(async move {
-            // How a scraper ends its connection is its own affair.
-            let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;
-            drop(place);
-        });
-    }
-    let _ = tokio::time::timeout(DRAIN_TIME, graceful.shutdown()).await;
-    Ok(())
-}
-
-/// The connection came over the loopback address.
-#[derive(Clone, Copy)]
-struct OwnMachine(bool);
-
-fn is_loopback(address: IpAddr) -> bool {
-    address.to_canonical().is_loopback()
 }
 
 /// A site of metrics and health, and nothing that shows or steers: `metrics` gives the page, and `ready` says why it is not.
@@ -154,8 +74,8 @@ pub fn router(site: Site) -> Router {
         .with_state(site)
 }
 
-async fn landing(State(site): State<Site>, Extension(own): Extension<OwnMachine>, headers: HeaderMap) -> Response {
-    let page = if own.may_see(&headers) {
+async fn landing(State(site): State<Site>, Extension(peer): Extension<Peer>, headers: HeaderMap) -> Response {
+    let page = if may_see(peer, &headers) {
         page::detail(&site.telemetry_path, &site.ledger.snapshot(), Instant::now())
     } else {
         page::plain(&site.telemetry_path)
@@ -171,8 +91,8 @@ async fn metrics(State(site): State<Site>) -> Response {
     ([(header::CONTENT_TYPE, Exposition::CONTENT_TYPE)], text).into_response()
 }
 
-async fn checks(State(site): State<Site>, Extension(own): Extension<OwnMachine>, headers: HeaderMap) -> Response {
-    if !own.may_see(&headers) {
+async fn checks(State(site): State<Site>, Extension(peer): Extension<Peer>, headers: HeaderMap) -> Response {
+    if !may_see(peer, &headers) {
         return refuse();
     }
     let snapshot = site.ledger.snapshot();
@@ -182,8 +102,8 @@ async fn checks(State(site): State<Site>, Extension(own): Extension<OwnMachine>,
     }
 }
 
-async fn reload(State(site): State<Site>, Extension(own): Extension<OwnMachine>, headers: HeaderMap) -> Response {
-    if !own.may_see(&headers) {
+async fn reload(State(site): State<Site>, Extension(peer): Extension<Peer>, headers: HeaderMap) -> Response {
+    if !may_see(peer, &headers) {
         return refuse();
     }
     let gone = || (StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n").into_response();
@@ -204,12 +124,10 @@ fn refuse() -> Response {
     (StatusCode::FORBIDDEN, text).into_response()
 }
 
-impl OwnMachine {
-    /// A request over loopback that also names it: a web page that points a name of its own here (DNS rebinding) does not.
-    fn may_see(self, headers: &HeaderMap) -> bool {
-        let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
-        self.0 && host.is_none_or(names_loopback)
-    }
+/// A request over loopback that also names it: a web page that points a name of its own here (DNS rebinding) does not.
+fn may_see(peer: Peer, headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
+    peer.loopback && host.is_none_or(names_loopback)
 }
 
 fn names_loopback(host: &str) -> bool {
@@ -235,11 +153,5 @@ mod tests {
         {
             assert!(!names_loopback(host), "{host}");
         }
-    }
-
-    #[test]
-    fn mapped_addresses_are_loopback_too() {
-        assert!(is_loopback("::ffff:127.0.0.1".parse().unwrap()));
-        assert!(!is_loopback("::ffff:10.0.0.1".parse().unwrap()));
     }
 }

@@ -57,7 +57,7 @@ fn user_port_version_and_arguments_agree() {
             let mounts = container["volumeMounts"].as_array().unwrap();
             let mounted = mounts.iter().find(|m| m["name"] == "config").unwrap()["mountPath"].as_str().unwrap();
             assert_eq!(args.config.config_file.parent().unwrap().to_str(), Some(mounted), "{directory}");
-            assert_eq!(format!("{}/tcp", args.listen_address.trim_start_matches(':')), port, "{directory}");
+            assert_eq!(format!("{}/tcp", args.web.listen_address.trim_start_matches(':')), port, "{directory}");
         }
         // What the program reads from its environment.
         let variables: Vec<_> =

@@ -1,0 +1,30 @@
+//! How HTTP is served, whatever is served: sockets and their limits, TLS, who may ask. It knows nothing of verdicts.
+
+pub mod listener;
+
+use std::net::{IpAddr, SocketAddr};
+
+/// Who asks; the listener puts it beside every request, as an extension.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// It came over the loopback address, from this machine.
+    pub loopback: bool,
+}
+
+/// Whether an address is of loopback, IPv4 mapped into IPv6 too.
+pub fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_addresses_are_loopback_too() {
+        assert!(is_loopback("::ffff:127.0.0.1".parse().unwrap()));
+        assert!(!is_loopback("::ffff:10.0.0.1".parse().unwrap()));
+    }
+}
