@@ -37,8 +37,8 @@ pub enum Command {
     Vantages(ConfigArgs),
     /// Check a configuration without sending a packet
     Validate(ConfigArgs),
-    /// Print the JSON Schema of the configuration
-    Schema,
+    /// Print the JSON Schema of the configuration, or of the result
+    Schema(SchemaArgs),
 }
 
 /// The configuration file.
@@ -147,10 +147,16 @@ pub struct CheckArgs {
 /// Forms of the result of `check`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people.
+    /// For people
     Table,
-    /// For programs.
+    /// For programs: everything, evidence included; `segprobe schema report` describes it
     Json,
+    /// JUnit XML, for CI
+    Junit,
+    /// TAP 14, for CI
+    Tap,
+    /// For a pull request or a ticket: what did not pass, the rest folded
+    Markdown,
 }
 
 /// Arguments of `discover`.
@@ -189,6 +195,23 @@ pub struct DemoArgs {
     /// Address to serve the page and the metrics on
     #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "127.0.0.1:11450")]
     pub listen_address: String,
+}
+
+/// Arguments of `schema`.
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// Which document
+    #[arg(value_enum, default_value = "config")]
+    pub of: Described,
+}
+
+/// Documents that a schema describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Described {
+    /// The configuration file
+    Config,
+    /// What `check --output json` prints, and an agent serves at /api/v1/checks
+    Report,
 }
 
 fn telemetry_path(text: &str) -> Result<String, String> {

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, time::Instant};
 
-use super::{VERSION, table, words};
+use super::{VERSION, report::Totals, words};
 use crate::{ledger::Snapshot, model::Mode};
 
 /// Most checks on the page; the JSON has them all.
@@ -32,7 +32,7 @@ pub fn detail(telemetry_path: &str, snapshot: &Snapshot, now: Instant) -> String
          <p><strong>{}</strong></p>",
         escape(snapshot.config_hash.get(..12).unwrap_or_default()),
         escape(telemetry_path),
-        table::summary(table::totals(snapshot, now)),
+        Totals::at(snapshot, now),
     );
     body.push_str(
         "<table><thead><tr><th>Verdict<th>Boundary<th>Check<th>Source<th>Target<th>Reason and evidence</thead><tbody>",
