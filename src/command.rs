@@ -2,8 +2,10 @@
 
 mod agent;
 mod check;
+mod completions;
 mod demo;
 mod discover;
+mod man;
 mod node;
 mod schema;
 mod validate;
@@ -89,6 +91,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Vantages(args) => vantages::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Schema(args) => schema::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     };
     ended.unwrap_or_else(|failure| {
         for line in failure.to_string().lines() {

@@ -10,6 +10,7 @@ pub mod markdown;
 pub mod metrics;
 pub mod page;
 pub mod report;
+pub mod sarif;
 pub mod table;
 pub mod tap;
 mod words;

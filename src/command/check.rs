@@ -17,7 +17,7 @@ use super::{
 use crate::{
     cli::{CheckArgs, Output},
     config::Config,
-    export::{Run, json, junit, markdown, report::Report, table, tap},
+    export::{Run, json, junit, markdown, report::Report, sarif, table, tap},
     ledger::{Carried, Ledger, Snapshot},
     model::VantageMode,
     plan::{
@@ -57,6 +57,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
         Output::Json => json::write(&mut out, &json::Report::new(&run, &snapshot, now)),
         Output::Junit => junit::write(&mut out, &report),
         Output::Tap => tap::write(&mut out, &report),
+        Output::Sarif => sarif::write(&mut out, &report, &args.config.config_file),
         Output::Markdown => out.write_all(markdown::text(&report).as_bytes()),
     };
     written.and_then(|()| out.flush()).map_err(Failure::output)?;

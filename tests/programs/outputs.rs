@@ -11,7 +11,7 @@ use std::{
 
 use jiff::Timestamp;
 use segprobe::{
-    export::{Run, json, junit, report::Report, tap},
+    export::{Run, json, junit, report::Report, sarif, tap},
     ledger::{BoundaryView, CheckResult, CheckView, Evidence, Snapshot},
     model::{AddressKind, CheckId, CheckKind, Expect, Identity, Mode, Reason, VantageMode, Via},
     observation::{AddressSeen, TcpOutcome, TcpSeen},
@@ -347,6 +347,47 @@ fn reports_are_valid_by_the_published_schema() {
     let (snapshot, mut out) = (hostile(), Vec::new());
     json::write(&mut out, &json::Report::new(&run, &snapshot, Instant::now())).unwrap();
     assert_valid(&schema, &String::from_utf8(out).unwrap());
+}
+
+// --- SARIF ---
+
+#[test]
+fn sarif_is_valid_by_its_schema() {
+    let Some(schema) = fetched("tests/node/node_modules/@microsoft/jest-sarif/lib/schemas/sarif-2.1.0-rtm.5.json")
+    else {
+        return;
+    };
+    let schema: Value = serde_json::from_str(&fs::read_to_string(schema).unwrap()).unwrap();
+    let (mixed, (_listener, at)) = (mixed(), listen());
+    let real = check(&mixed.text, "sarif", &[]).1;
+    assert_valid(&schema, &real);
+    assert_valid(&schema, &check(&passing(at), "sarif", &[]).1);
+    assert_valid(&schema, &hostile_in(|out, report| sarif::write(out, report, Path::new("a b.yaml"))));
+
+    let document: Value = serde_json::from_str(&real).unwrap();
+    let results = document["runs"][0]["results"].as_array().unwrap();
+    let of = |rule: &str| -> Vec<&Value> { results.iter().filter(|result| result["ruleId"] == rule).collect() };
+    assert_eq!(document["runs"][0]["invocations"][0]["exitCode"], 1);
+    assert_eq!((&of("reached")[0]["kind"], &of("reached")[0]["level"]), (&"fail".into(), &"error".into()));
+    assert_eq!(
+        (&of("closed-ambiguous")[0]["kind"], &of("closed-ambiguous")[0]["level"]),
+        (&"open".into(), &"none".into())
+    );
+    assert!(of("not-tested").len() == 1 && of("no-witness").is_empty(), "{results:#?}");
+    let strict = check(&mixed.text, "sarif", &["--require-witness"]).1;
+    assert!(strict.contains("\"ruleId\": \"no-witness\""), "{strict}");
+    let rules: Vec<&Value> =
+        document["runs"][0]["tool"]["driver"]["rules"].as_array().unwrap().iter().map(|rule| &rule["id"]).collect();
+    assert!(results.iter().all(|result| rules.contains(&&result["ruleId"])), "{rules:?}");
+    // The same check has the same fingerprint in another run, and no other has it.
+    let print = |result: &Value| result["partialFingerprints"]["segprobeCheck/v1"].as_str().unwrap().to_owned();
+    let again: Value = serde_json::from_str(&check(&mixed.text, "sarif", &[]).1).unwrap();
+    let prints: std::collections::BTreeSet<String> = results.iter().map(print).collect();
+    assert_eq!(prints.len(), results.len());
+    assert_eq!(
+        again["runs"][0]["results"].as_array().unwrap().iter().map(print).collect::<std::collections::BTreeSet<_>>(),
+        prints
+    );
 }
 
 // --- A reader that leaves ---
