@@ -173,7 +173,7 @@ fn badge(word: &str) -> Markup {
 
 /// What may be wider than the screen scrolls alone, with the keyboard too.
 fn scroll(label: &str, content: &Markup) -> Markup {
-    html! { div.scroll role="region" aria-label=(label) tabindex="0" { (content) } }
+    html! { div.scroll role="region" aria-label=(format!("{label}: table")) tabindex="0" { (content) } }
 }
 
 /// A path below this page's own.

@@ -42,6 +42,7 @@ mod metrics_reference;
 mod model_defences;
 mod model_dns;
 mod model_server;
+mod page;
 mod prometheus;
 mod reverse_sweep;
 mod series;

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Open findings that are told one by one.
-const MOST_FINDINGS: usize = 50;
+const MOST_FINDINGS: usize = 12;
 /// Sources whose controls are told.
 const MOST_SOURCES: usize = 50;
 /// Things not tested that are told.
@@ -24,17 +24,19 @@ const MOST_GAPS: usize = 100;
 pub fn overview(shown: &Shown<'_>, rows: &[Row<'_>], headline: &Headline, query: &Query) -> Markup {
     html! {
         (answer(shown, headline, totals(rows), query))
-        (findings(shown, rows, query))
-        section aria-labelledby="matrix" {
-            h2 #matrix { "Who reaches what" }
-            @if shown.snapshot.boundaries.is_empty() { p { "No boundary is configured." } }
-            @for boundary in &shown.snapshot.boundaries { (matrix::show(boundary, rows, query)) }
+        div.sides {
+            (findings(shown, rows, query))
+            section aria-labelledby="matrix" {
+                h2 #matrix { "Who reaches what" }
+                @if shown.snapshot.boundaries.is_empty() { p { "No boundary is configured." } }
+                @for boundary in &shown.snapshot.boundaries { (matrix::show(boundary, rows, query)) }
+            }
+            (dns::disclosures(rows, query))
+            (sweeps(shown))
+            (controls(shown))
+            (node(shown))
+            (not_tested(shown))
         }
-        (dns::disclosures(rows, query))
-        (sweeps(shown))
-        (controls(shown))
-        (node(shown))
-        (not_tested(shown))
         section aria-labelledby="checks" {
             h2 #checks { "Checks" }
             (list::form(shown, query))
@@ -76,7 +78,7 @@ fn findings(shown: &Shown<'_>, rows: &[Row<'_>], query: &Query) -> Markup {
         section aria-labelledby="findings" {
             h2 #findings { "Open findings " small { (open.len()) } }
             @if open.is_empty() {
-                p { "None: nothing that must be blocked was reached, or it has been closed since." }
+                p { "None is open." }
             } @else {
                 (scroll("Open findings", &html! {
                     table.stack {
