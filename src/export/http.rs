@@ -6,14 +6,21 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 use arc_swap::ArcSwap;
 use axum::{
     Extension, Router,
-    extract::State,
+    extract::{RawQuery, State},
     http::{HeaderMap, StatusCode, header},
     response::{Html, IntoResponse, Response},
     routing::{get, post},
 };
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Run, exposition::Exposition, json, metrics::Metrics, page};
+use super::{
+    Run,
+    exposition::Exposition,
+    json,
+    metrics::Metrics,
+    page::{self, Query, Shown},
+};
 use crate::{
     config::SeriesConfig,
     ledger::Ledger,
@@ -52,7 +59,7 @@ pub fn bare_site(
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     };
     Router::new()
-        .route("/", get(move || async move { Html(page::bare(&page)) }))
+        .route("/", get(move || async move { page_response(page::bare(&page)) }))
         .route(path, get(move || async move { ([(header::CONTENT_TYPE, Exposition::CONTENT_TYPE)], metrics()) }))
         .route("/-/healthy", get(healthy))
         .route("/-/ready", get(move || async move { answer() }))
@@ -74,16 +81,42 @@ pub fn router(site: Site) -> Router {
         .with_state(site)
 }
 
-async fn landing(State(site): State<Site>, Extension(peer): Extension<Peer>, headers: HeaderMap) -> Response {
-    let page = if may_see(peer, &headers) {
-        page::detail(&site.telemetry_path, &site.ledger.snapshot(), Instant::now())
+async fn landing(
+    State(site): State<Site>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let query = Query::parse(&query.unwrap_or_default());
+    let sees = may_see(peer, &headers);
+    let page = if sees {
+        let shown = Shown {
+            run: &site.run,
+            telemetry_path: &site.telemetry_path,
+            snapshot: &site.ledger.snapshot(),
+            now: Instant::now(),
+            clock: Timestamp::now(),
+        };
+        page::detail(&shown, &query)
     } else {
-        page::plain(&site.telemetry_path)
+        page::plain_page(&site.telemetry_path)
     };
-    let policy =
-        "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
-    ([(header::CONTENT_SECURITY_POLICY, policy), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], Html(page))
-        .into_response()
+    let mut response = page_response(page);
+    if sees && !query.paused {
+        response.headers_mut().insert(header::REFRESH, page::REFRESH_SECONDS.into());
+    }
+    response
+}
+
+/// A page with what keeps browsers from doing more with it than showing it.
+fn page_response(page: String) -> Response {
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, page::policy()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (headers, Html(page)).into_response()
 }
 
 async fn metrics(State(site): State<Site>) -> Response {

@@ -264,7 +264,7 @@ impl<'a> Section<'a> {
 
 /// How many checks have each verdict. Shown as `1 fail, 2 pass`: what there is none of is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals([usize; 4]);
+pub struct Totals(pub [usize; 4]);
 
 impl Totals {
     /// Of a snapshot as it is served at `now`; checks that are reported only do not count.

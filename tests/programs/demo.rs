@@ -1,6 +1,6 @@
 //! `segprobe demo`: it shows what it was built to show, to anybody, and stops when it is told to.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use nix::sys::signal::Signal;
 
@@ -69,15 +69,20 @@ fn once_where_nothing_is_allowed() {
     assert!(ended.stdout.contains("Silence cannot be made without CAP_NET_ADMIN"), "{ended:?}");
 }
 
+/// Waits until it has swept and serves its page.
+pub fn serves_at(process: &mut Process) -> SocketAddr {
+    wait_for("the demo serves", SOON, || {
+        assert!(process.ended().is_none(), "{} {}", process.stdout(), process.stderr());
+        let rest = process.stdout().split_once("http://")?.1.to_owned();
+        rest.split_once('/')?.0.parse().ok()
+    })
+}
+
 #[test]
 fn it_serves_until_it_is_interrupted() {
     let directory = directory();
     let mut process = start(directory.path(), &["demo", "--web.listen-address", "127.0.0.1:0"]);
-    let address = wait_for("the demo serves", SOON, || {
-        assert!(process.ended().is_none(), "{} {}", process.stdout(), process.stderr());
-        let rest = process.stdout().split_once("http://")?.1.to_owned();
-        rest.split_once('/')?.0.parse().ok()
-    });
+    let address = serves_at(&mut process);
     let landing = http::get(address, "/");
     assert_eq!(landing.status, 200);
     assert!(landing.text().contains("cluster-dns"), "{}", landing.text());
@@ -93,7 +98,7 @@ fn it_serves_until_it_is_interrupted() {
     assert_eq!(process.exit_code(SOON), Some(0));
 }
 
-fn start(directory: &Path, arguments: &[&str]) -> Process {
+pub fn start(directory: &Path, arguments: &[&str]) -> Process {
     let mut command = Command::new(SEGPROBE);
     command.args(arguments);
     Process::start(command, directory, "demo")

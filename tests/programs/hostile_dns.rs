@@ -308,7 +308,7 @@ fn cut_but_telling(query: &Message, to: &Replier) {
 }
 
 /// Names that clear the screen, turn text round, end a line, a label, a tag, and one of 255 octets.
-fn hostile_names(query: &Message) -> Vec<u8> {
+pub fn hostile_names(query: &Message) -> Vec<u8> {
     let suffix: [&[u8]; 3] = [b"svc", b"cluster", b"local"];
     let of = |labels: &[&[u8]]| Name::from_labels(labels.iter().chain(&suffix).copied()).unwrap();
     let long = [[b'l'; 63]; 3];

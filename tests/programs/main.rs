@@ -43,6 +43,7 @@ mod model_defences;
 mod model_dns;
 mod model_server;
 mod outputs;
+mod page;
 mod prometheus;
 mod reverse_sweep;
 mod series;
