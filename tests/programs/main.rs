@@ -17,6 +17,7 @@ mod check;
 mod cluster;
 #[path = "../support/cluster_dns.rs"]
 mod cluster_dns;
+mod command_line;
 mod configuration;
 mod configuration_reference;
 mod cri;
