@@ -64,6 +64,12 @@ impl Failure {
         move |source| Self::System { what, source }
     }
 
+    fn listen(address: &str) -> impl FnOnce(io::Error) -> Self {
+        let what = format!("listen on {address}");
+        let remedy = "give another address with --web.listen-address, or end who listens there";
+        move |e| Self::System { what, source: io::Error::new(e.kind(), format!("{e}; {remedy}")) }
+    }
+
     /// Standard output did not take what was written.
     fn output(error: io::Error) -> Self {
         match error.kind() {

@@ -56,7 +56,7 @@ pub fn run(args: &AgentArgs) -> Result<ExitCode, Failure> {
     let loaded = load_plan(&args.config.config_file, &args.place, true)?;
     let descriptors = raise_descriptor_limit().map_err(Failure::system("raise the limit of open descriptors"))?;
     let address = &args.web.listen_address;
-    let listener = listener::bind(address).map_err(Failure::system(format!("listen on {address}")))?;
+    let listener = listener::bind(address).map_err(Failure::listen(address))?;
     least_privilege(&loaded.config)?;
     let run = run_info(&args.place);
     let metrics = Metrics::new(run.clone()).map_err(|e| Failure::Usage(e.to_string()))?;
@@ -194,7 +194,7 @@ impl Agent<'_> {
             warn!(
                 configured = config.pace.in_flight,
                 used = most,
-                "pace.in_flight exceeds the limit of open descriptors"
+                "pace.in_flight exceeds the limit of open descriptors: raise the limit (ulimit -n), or lower it"
             );
             config.pace.in_flight = most;
         }
@@ -331,6 +331,9 @@ impl Observer for Recorder {
 
     fn overran(&self, boundary: &str, times: u64) {
         self.metrics.overran(boundary, times);
-        warn!(boundary, times, "a sweep took longer than its interval");
+        warn!(
+            boundary,
+            times, "a sweep took longer than its interval: raise the interval, or pace.per_second and pace.in_flight"
+        );
     }
 }

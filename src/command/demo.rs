@@ -51,7 +51,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
 fn bind(address: &str) -> Result<TcpListener, Failure> {
     // Another demo may be running: any port will do.
     let listener = listener::bind(address).or_else(|_| listener::bind("127.0.0.1:0"));
-    listener.map_err(Failure::system(format!("listen on {address}")))
+    listener.map_err(Failure::listen(address))
 }
 
 fn introduce(lab: &Lab, entered: &Entered) -> io::Result<()> {

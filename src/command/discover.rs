@@ -39,14 +39,14 @@ pub fn run(args: &DiscoverArgs) -> Result<ExitCode, Failure> {
                 super::complain(format_args!("no target: {gap}: {count}"));
             }
             if left_out > 0 {
-                let what = "do not fit into the ConfigMaps; give fewer namespaces the zone's label";
-                return Err(Failure::Usage(format!("{left_out} targets {what}")));
+                return Err(Failure::Usage(format!(
+                    "{left_out} targets do not fit into the ConfigMaps; give fewer namespaces the zone's label"
+                )));
             }
             Ok(ExitCode::SUCCESS)
         });
     }
-    let listener = listener::bind(&args.web.listen_address)
-        .map_err(Failure::system(format!("listen on {}", args.web.listen_address)))?;
+    let listener = listener::bind(&args.web.listen_address).map_err(Failure::listen(&args.web.listen_address))?;
     runtime()?.block_on(async {
         let handle = |kind| signal(kind).map_err(Failure::system("handle signals"));
         let (mut term, mut int) = (handle(SignalKind::terminate())?, handle(SignalKind::interrupt())?);

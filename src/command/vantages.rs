@@ -27,17 +27,16 @@ use crate::{
 
 pub fn run(args: &ConfigArgs) -> Result<ExitCode, Failure> {
     let (config, _) = load(&args.config_file)?;
-    if config.pods.is_none() {
-        let message =
-            "vantage.mode is own and no boundary asks for co_residency: no pod is looked at; set vantage.mode: pods";
-        return Err(Failure::Usage(message.into()));
-    }
     let (version, node) = runtime()?
         .block_on(async {
             let mut node = Node::look(&config).await?;
             Some((node.version().await, node))
         })
-        .ok_or_else(|| Failure::Usage("no pods are configured".into()))?;
+        .ok_or_else(|| {
+            let message =
+                "vantage.mode is own and no boundary asks for co_residency: no pod is looked at; set vantage.mode: pods";
+            Failure::Usage(message.into())
+        })?;
     if let Some(problem) = &node.problem {
         return Err(Failure::Usage(problem.to_string()));
     }

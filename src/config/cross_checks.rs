@@ -169,7 +169,11 @@ fn zones(
             }
             match owner.entry(&namespace.value) {
                 Entry::Occupied(other) => {
-                    let message = format!("namespace `{}` is in zone `{}` already", namespace.value, other.get());
+                    let message = format!(
+                        "namespace `{}` is in zone `{}` already, expected one zone at most",
+                        namespace.value,
+                        other.get()
+                    );
                     c.problem(namespace.at, message);
                 }
                 Entry::Vacant(free) => {
@@ -195,7 +199,10 @@ fn zones(
                     // Each file tells of the namespaces that it needs.
                     Entry::Occupied(other) if *other.get() == name => {}
                     Entry::Occupied(other) => {
-                        let message = format!("zones: namespace `{namespace}` is in zone `{}` already", other.get());
+                        let message = format!(
+                            "zones: namespace `{namespace}` is in zone `{}` already, expected one zone at most",
+                            other.get()
+                        );
                         c.problem_in(file, found.at, message);
                     }
                     Entry::Vacant(free) => {
@@ -237,7 +244,10 @@ fn boundaries(
         let boundary = &located.value;
         c.word("boundary name", &boundary.name);
         if !names.insert(&boundary.name.value) {
-            c.problem(boundary.name.at, format!("boundary `{}` exists already", boundary.name.value));
+            c.problem(
+                boundary.name.at,
+                format!("boundary `{}` exists already, expected another name", boundary.name.value),
+            );
         }
         for (what, zone) in [("from", &boundary.from), ("to", &boundary.to)] {
             if !zones.contains_key(zone.value.as_str()) {
@@ -272,10 +282,16 @@ fn boundaries(
             doc::ExpectWord::Open => Expect::Open,
         };
         if boundary.co_residency.value != doc::ModeWord::Off && expect == Expect::Open {
-            c.problem(boundary.co_residency.at, "co_residency: found in a boundary that expects `open`");
+            c.problem(
+                boundary.co_residency.at,
+                "co_residency: found in a boundary that expects `open`, where sharing a node is no breach",
+            );
         }
         if boundary.co_residency.value != doc::ModeWord::Off && boundary.from.value == boundary.to.value {
-            let message = format!("co_residency: found in a boundary from zone `{}` to itself", boundary.to.value);
+            let message = format!(
+                "co_residency: found in a boundary from zone `{}` to itself, expected two zones",
+                boundary.to.value
+            );
             c.problem(boundary.co_residency.at, message);
         }
         if let (Some(techniques), Expect::Open) = (&boundary.dns, expect) {

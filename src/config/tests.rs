@@ -125,7 +125,7 @@ fn boundaries_and_zones() {
             ),
             (
                 "- {name: b, from: low, to: high}\n- {name: b, from: high, to: low}\n",
-                "f.yaml:4:10: boundary `b` exists already",
+                "f.yaml:4:10: boundary `b` exists already, expected another name",
             ),
             (
                 "- {name: b, from: low, to: high, expect: closed}\n",
@@ -150,7 +150,7 @@ fn boundaries_and_zones() {
         &[
             (
                 "zones: {a: {namespaces: [x]}, b: {namespaces: [x]}}\nboundaries:\n- {name: b, from: a, to: b}\n",
-                "f.yaml:1:48: namespace `x` is in zone `a` already",
+                "f.yaml:1:48: namespace `x` is in zone `a` already, expected one zone at most",
             ),
             (
                 "zones: {a: {namespaces: [x]}, a: {namespaces: [y]}}\nboundaries:\n- {name: b, from: a, to: a}\n",
@@ -319,8 +319,14 @@ fn dns_controls_witnesses_and_vantage() {
                 "f.yaml:4:17: DNS server: found `127.0.0.1:99999`, expected `system`, an address or `address:port`",
             ),
             ("dns: {servers: [{name: x}]}\n", "f.yaml:4:17: expected `system`, an address, or {name, address}"),
-            ("dns: {servers: [127.0.0.1, 127.0.0.1]}\n", "f.yaml:4:28: DNS server `127.0.0.1` exists already"),
-            ("dns: {servers: [system, system]}\n", "f.yaml:4:25: DNS server `system` exists already"),
+            (
+                "dns: {servers: [127.0.0.1, 127.0.0.1]}\n",
+                "f.yaml:4:28: DNS server `127.0.0.1` exists already, expected another `name`",
+            ),
+            (
+                "dns: {servers: [system, system]}\n",
+                "f.yaml:4:25: DNS server `system` exists already, expected another `name`",
+            ),
             (
                 "dns: {servers: [{name: 'x y', address: 127.0.0.1}]}\n",
                 "f.yaml:4:17: name: found `x y`, expected a short plain word",
@@ -488,15 +494,15 @@ fn pods_vantages_and_co_residency() {
         &[
             (
                 "- {name: b, from: low, to: high, expect: open, co_residency: judge}\n",
-                "f.yaml:3:62: co_residency: found in a boundary that expects `open`",
+                "f.yaml:3:62: co_residency: found in a boundary that expects `open`, where sharing a node is no breach",
             ),
             (
                 "- {name: b, from: low, to: low, co_residency: judge}\n",
-                "f.yaml:3:47: co_residency: found in a boundary from zone `low` to itself",
+                "f.yaml:3:47: co_residency: found in a boundary from zone `low` to itself, expected two zones",
             ),
             (
                 "- {name: b, from: high, to: high, co_residency: report}\n",
-                "f.yaml:3:49: co_residency: found in a boundary from zone `high` to itself",
+                "f.yaml:3:49: co_residency: found in a boundary from zone `high` to itself, expected two zones",
             ),
             (
                 "- {name: b, from: low, to: high, co_residency: yes}\n",
@@ -1041,7 +1047,7 @@ fn what_is_wrong_in_what_discovery_writes_is_told_at_its_place() {
                 "high\":[\"vault",
                 "low\":[\"payments",
                 ["3:9", ""],
-                "zones: namespace `payments` is in zone `high` already",
+                "zones: namespace `payments` is in zone `high` already, expected one zone at most",
             ),
             ("high: [vault", "high: [Vault", ["", "3:8"], "zones: found `Vault`, expected a Kubernetes namespace"),
             (

@@ -126,7 +126,10 @@ impl Writer {
         let spread = |namespace: &String| (namespace.clone(), chunks(&set, namespace));
         let chunks: BTreeMap<String, Chunks> = self.settings.into.iter().filter(exists).map(spread).collect();
         if chunks.is_empty() {
-            warn!(into = self.settings.into.join(" "), "none of the namespaces to write into exists");
+            warn!(
+                into = self.settings.into.join(" "),
+                "none of the namespaces to write into exists: apply the agents' manifests, or change `into`"
+            );
         }
         let set = Arc::new(set);
         let mut state = self.state();

@@ -29,6 +29,7 @@ mod discovered;
 mod dns_properties;
 mod dns_targets;
 mod documents;
+mod errors;
 #[path = "../support/fake_cri.rs"]
 mod fake_cri;
 #[path = "../support/fake_kube.rs"]

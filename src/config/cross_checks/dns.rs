@@ -41,7 +41,7 @@ pub(super) fn check(c: &mut Checker<'_>, dns: &doc::Dns) -> Option<DnsConfig> {
             }
         };
         if !names.insert(name) {
-            c.problem(server.at, format!("DNS server `{name}` exists already"));
+            c.problem(server.at, format!("DNS server `{name}` exists already, expected another `name`"));
         }
         servers.extend(dns_server(c, server.at, name, text, kind));
     }
