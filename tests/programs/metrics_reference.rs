@@ -12,7 +12,11 @@ use crate::support::{Agent, SOON, closed, directory, http, listen, loopback, ref
 fn named() -> BTreeSet<String> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/export");
     let mut names = BTreeSet::new();
-    for entry in fs::read_dir(directory).unwrap().map(Result::unwrap).filter(|e| e.file_name() != "tests.rs") {
+    for entry in fs::read_dir(directory)
+        .unwrap()
+        .map(Result::unwrap)
+        .filter(|e| e.path().is_file() && e.file_name() != "tests.rs")
+    {
         let code = fs::read_to_string(entry.path()).unwrap();
         let quoted = code.split('"').skip(1).step_by(2);
         let is_name = |text: &&str| {
