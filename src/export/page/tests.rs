@@ -281,3 +281,63 @@ fn ages_are_coarse() {
     assert_eq!(ago(now + Duration::from_secs(5), now), "0 s ago", "clocks differ");
     assert_eq!(Verdict::ALL.len(), 4);
 }
+
+#[test]
+fn what_dns_tells_is_told_by_technique_and_server() {
+    let ask = |kind, server: &str, mode, reason, names: &[&str]| {
+        view(id("b", kind, "", server, None), mode, reason, dns(names))
+    };
+    let snapshot = snapshot(vec![
+        ask(CheckKind::SrvWildcard, "open", Mode::Judge, Reason::Disclosed, &["a.payments", "b.payments"]),
+        ask(CheckKind::SrvWildcard, "split", Mode::Judge, Reason::NothingDisclosed, &[]),
+        ask(CheckKind::ServiceLookup, "open", Mode::Report, Reason::Disclosed, &["a.payments"]),
+    ]);
+    let page = page_of(&snapshot, "");
+    let section =
+        page.split("What DNS tells of the protected zone</h2>").nth(1).unwrap().split("</section>").next().unwrap();
+    let cells: Vec<&str> = section.split("<td>").skip(1).map(|cell| cell.split("</td>").next().unwrap()).collect();
+    let says = |cell: &str, words: [&str; 2]| words.iter().all(|word| cell.contains(word));
+    assert!(
+        cells.len() == 4 && says(cells[0], ["badge fail", "2 names"]) && says(cells[1], ["badge pass", "nothing"]),
+        "{section}"
+    );
+    assert!(says(cells[2], ["badge reported", "1 name"]) && cells[3].contains("not asked"), "{section}");
+    assert!(cells[0].contains("href=\"?check=srv-wildcard&amp;target=open\""), "{section}");
+    assert!(!page_of(&self::snapshot(vec![]), "").contains("What DNS tells"));
+}
+
+#[test]
+fn a_vantage_with_a_bad_control_comes_first_and_says_which() {
+    let control = |source: &str, control: &str, ok| {
+        let source = crate::model::Identity { namespace: "web".into(), name: source.into() };
+        ControlState { source: source.into(), kind: "positive", control: control.into(), ok }
+    };
+    let mut snapshot = snapshot(vec![]);
+    snapshot.controls = vec![control("a", "good:1", true), control("b", "good:1", true), control("b", "bad:2", false)];
+    let page = page_of(&snapshot, "");
+    let at = |what: &str| page.find(what).unwrap_or_else(|| panic!("{what}: {page}"));
+    assert!(at("web/b") < at("1 of 2 controls") && at("1 of 2 controls") < at("positive bad:2"));
+    assert!(at("positive bad:2") < at("web/a") && at("web/a") < at("1 of 1 controls"));
+}
+
+#[test]
+fn what_is_old_or_silent_says_so() {
+    let mut snapshot = snapshot(judged(&[Reason::Blocked]));
+    assert!(page_of(&snapshot, "").contains("Not every boundary has been swept yet."));
+    snapshot.boundaries[0].completed = Some(Timestamp::UNIX_EPOCH + Duration::from_secs(60));
+    assert!(page_of(&snapshot, "").contains("(30 s ago)"));
+    let mut other = snapshot.boundaries[0].clone();
+    other.completed = None;
+    snapshot.boundaries.push(other);
+    assert!(
+        page_of(&snapshot, "").contains("Not every boundary has been swept yet."),
+        "the latest speaks for nobody else"
+    );
+    let zones = [("low".into(), 3), ("high".into(), 0)].into();
+    snapshot.node = Some(crate::ledger::NodeView { zones, runtime_answers: false });
+    let page = page_of(&snapshot, "");
+    assert!(
+        page.contains("<strong>does not answer.</strong>") && page.contains("3 running pods of zone low"),
+        "{page}"
+    );
+}
