@@ -4,15 +4,22 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Proves that low-security workloads cannot reach or enumerate high-security services.
+mod help;
+
+/// Proves that low-security workloads cannot reach or enumerate high-security services
+///
+/// Stands where low-security pods stand, tries to connect to every target of the high zone and to make the cluster's DNS tell of it, and
+/// calls it a pass only where the attempt was proven to be a fair one. There are four verdicts: fail (it was reached, or enumerated), pass
+/// (proven blocked), unverified (not reached, but nobody proved the target alive) and inconclusive (not known, and the reason says why).
 #[derive(Debug, Parser)]
 #[command(
     name = "segprobe",
     version,
-    about,
     max_term_width = 100,
     subcommand_required = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    after_help = help::MORE,
+    after_long_help = help::TOP
 )]
 pub struct Cli {
     /// What to do.
@@ -24,21 +31,47 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Sweep for ever and export the verdicts as Prometheus metrics
+    ///
+    /// Reads the configuration, sweeps every boundary at its interval, and serves metrics. SIGHUP makes it read the configuration and the
+    /// target files again; it looks at them by itself every 5 seconds. A configuration that goes bad later keeps the last good one.
+    #[command(after_help = help::MORE, after_long_help = help::AGENT)]
     Agent(AgentArgs),
     /// Sweep every boundary once and print the verdicts
     ///
-    /// Exit codes: 0 all pass or unverified, 1 a fail, 2 inconclusive and no fail, 64 wrong usage or configuration.
+    /// Sends probes: `--plan` shows beforehand how many. Progress is shown on standard error where that is a terminal.
+    #[command(after_help = help::MORE, after_long_help = help::CHECK)]
     Check(CheckArgs),
     /// Write the targets that the Kubernetes API tells of into ConfigMaps, for agents without credentials
+    ///
+    /// Lists and watches the API as KUBECONFIG, or a pod's service account, lets it, and writes target files that agents mount. Agents never
+    /// speak to the API.
+    #[command(after_help = help::MORE, after_long_help = help::DISCOVER)]
     Discover(DiscoverArgs),
     /// Show what segprobe does in a lab of its own, without configuration, root or a cluster
+    ///
+    /// Builds a small cluster in a network namespace of its own, sweeps it, prints the verdicts, and serves the page until Ctrl-C.
+    #[command(after_help = help::MORE, after_long_help = help::DEMO)]
     Demo(DemoArgs),
     /// Show which pods of this node would be probed from, what witnesses see, and why others are not used
+    ///
+    /// Asks the container runtime of this node, as an agent with `vantage.mode: pods` does, and enters each pod's network namespace to see who
+    /// listens there. Sends no packet.
+    #[command(after_help = help::MORE, after_long_help = help::VANTAGES)]
     Vantages(ConfigArgs),
     /// Check a configuration without sending a packet
+    ///
+    /// Reads the configuration and the target files that it names; tells every problem with its file, line and column.
+    #[command(after_help = help::MORE, after_long_help = help::VALIDATE)]
     Validate(ConfigArgs),
-    /// Print the JSON Schema of the configuration
-    Schema,
+    /// Print the JSON Schema of the configuration, or of the result
+    #[command(after_help = help::MORE, after_long_help = help::SCHEMA)]
+    Schema(SchemaArgs),
+    /// Print a shell's completions
+    #[command(after_help = help::MORE, after_long_help = help::COMPLETIONS)]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write all of them into a directory
+    #[command(after_help = help::MORE, after_long_help = help::MAN)]
+    Man(ManArgs),
 }
 
 /// The configuration file.
@@ -147,10 +180,18 @@ pub struct CheckArgs {
 /// Forms of the result of `check`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people.
+    /// For people
     Table,
-    /// For programs.
+    /// For programs: everything, evidence included; `segprobe schema report` describes it
     Json,
+    /// JUnit XML, for CI
+    Junit,
+    /// TAP 14, for CI
+    Tap,
+    /// For a pull request or a ticket: what did not pass, the rest folded
+    Markdown,
+    /// SARIF 2.1.0, for code scanning: what did not pass, at the configuration file
+    Sarif,
 }
 
 /// Arguments of `discover`.
@@ -189,6 +230,39 @@ pub struct DemoArgs {
     /// Address to serve the page and the metrics on
     #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "127.0.0.1:11450")]
     pub listen_address: String,
+}
+
+/// Arguments of `schema`.
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// Which document
+    #[arg(value_enum, default_value = "config")]
+    pub of: Described,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Write segprobe.1 and a page for each subcommand into this directory, which must exist
+    #[arg(long, value_name = "DIRECTORY")]
+    pub output_dir: Option<PathBuf>,
+}
+
+/// Documents that a schema describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Described {
+    /// The configuration file
+    Config,
+    /// What `check --output json` prints, and an agent serves at /api/v1/checks
+    Report,
 }
 
 fn telemetry_path(text: &str) -> Result<String, String> {

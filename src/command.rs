@@ -2,15 +2,17 @@
 
 mod agent;
 mod check;
+mod completions;
 mod demo;
 mod discover;
+mod man;
 mod node;
 mod schema;
 mod validate;
 mod vantages;
 
 use std::{
-    io,
+    io::{self, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -31,6 +33,9 @@ use node::Node;
 /// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
 
+/// As of a tool that SIGPIPE ended.
+const EXIT_READER_LEFT: u8 = 128 + 13;
+
 /// What ends a subcommand early: one line or several, and an exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -48,6 +53,9 @@ pub enum Failure {
         /// What the system said.
         source: io::Error,
     },
+    /// Who read standard output left before the end, as `head` does: nobody is told.
+    #[error("")]
+    ReaderLeft,
 }
 
 impl Failure {
@@ -56,10 +64,19 @@ impl Failure {
         move |source| Self::System { what, source }
     }
 
+    /// Standard output did not take what was written.
+    fn output(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::ReaderLeft,
+            _ => Self::system("write to standard output")(error),
+        }
+    }
+
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_) | Self::Usage(_) => ExitCode::from(EXIT_USAGE),
             Self::System { .. } => ExitCode::FAILURE,
+            Self::ReaderLeft => ExitCode::from(EXIT_READER_LEFT),
         }
     }
 }
@@ -73,14 +90,21 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Discover(args) => discover::run(&args),
         Command::Vantages(args) => vantages::run(&args),
         Command::Validate(args) => validate::run(&args),
-        Command::Schema => schema::run(),
+        Command::Schema(args) => schema::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     };
     ended.unwrap_or_else(|failure| {
         for line in failure.to_string().lines() {
-            eprintln!("segprobe: {line}");
+            complain(line);
         }
         failure.exit_code()
     })
+}
+
+/// Tells a person something beside the result. Nobody may be there to read it.
+fn complain(line: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "segprobe: {line}");
 }
 
 /// A configuration, where it came from and what it asks for.

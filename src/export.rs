@@ -4,10 +4,15 @@ pub mod discovery;
 pub mod exposition;
 pub mod http;
 pub mod json;
+pub mod junit;
 pub mod log;
+pub mod markdown;
 pub mod metrics;
 pub mod page;
+pub mod report;
+pub mod sarif;
 pub mod table;
+pub mod tap;
 mod words;
 
 use std::sync::Arc;

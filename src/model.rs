@@ -31,6 +31,16 @@ macro_rules! words {
             }
         }
 
+        impl ::schemars::JsonSchema for $name {
+            fn schema_name() -> ::std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut ::schemars::SchemaGenerator) -> ::schemars::Schema {
+                ::schemars::json_schema!({"type": "string", "enum": Self::ALL})
+            }
+        }
+
         impl ::serde::Serialize for $name {
             fn serialize<S: ::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(self.as_str())
@@ -371,6 +381,20 @@ pub struct PodName {
     pub sandbox: Arc<str>,
     /// `namespace/name`.
     pub name: Arc<str>,
+}
+
+impl JsonSchema for PodName {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "PodName".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        String::json_schema(generator)
+    }
 }
 
 impl Serialize for PodName {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::model::{AddressKind, PodName, WitnessKind, words};
@@ -36,7 +37,7 @@ words! {
 }
 
 /// The ICMP error that the kernel queued for a connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Icmp {
     /// ICMP (IPv4) or ICMPv6 type.
     #[serde(rename = "type")]
@@ -48,7 +49,7 @@ pub struct Icmp {
 }
 
 /// One connect, or one DNS query over UDP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TcpSeen {
     /// What it showed.
     pub outcome: TcpOutcome,
@@ -102,7 +103,7 @@ pub struct AddressSeen {
 }
 
 /// What a witness saw of the target.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct WitnessSeen {
     /// What kind of witness spoke.
     pub by: WitnessKind,
@@ -115,7 +116,7 @@ pub struct WitnessSeen {
 }
 
 /// One look of a witness.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum WitnessSaw {
     /// A connect, from a vantage that may reach the target.
@@ -241,7 +242,7 @@ pub struct TransportSeen {
 }
 
 /// How the server's positive control was answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ControlReply {
     /// With the record that was asked for.

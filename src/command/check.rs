@@ -10,16 +10,16 @@ use std::{
 use futures_util::future::join_all;
 
 use super::{
-    Failure, Loaded, load_plan,
+    Failure, Loaded, complain, load_plan,
     node::{Node, least_privilege},
     run_info, runtime,
 };
 use crate::{
     cli::{CheckArgs, Output},
     config::Config,
-    export::{Run, json, table},
+    export::{Run, json, junit, markdown, report::Report, sarif, table, tap},
     ledger::{Carried, Ledger, Snapshot},
-    model::{VantageMode, Verdict},
+    model::VantageMode,
     plan::{
         Leg, Part, Plan,
         share::{Share, in_words},
@@ -35,7 +35,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
         if let Some(node) = runtime()?.block_on(loaded.ask_node()) {
             node.tell_problem();
         }
-        show_plan(&loaded.config, &loaded.plan).map_err(Failure::system("write the plan"))?;
+        show_plan(&loaded.config, &loaded.plan).map_err(Failure::output)?;
         return Ok(ExitCode::SUCCESS);
     }
     let descriptors = raise_descriptor_limit().map_err(Failure::system("raise the limit of open descriptors"))?;
@@ -46,25 +46,22 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
     let run = run_info(&args.place);
     let began = Instant::now();
     let (plan, snapshot) = runtime()?.block_on(sweep_all(loaded, &run))?;
-    let now = Instant::now();
-    print(args, &run, &snapshot, now, began.elapsed()).map_err(Failure::system("write the result"))?;
-    let mut all_tested = true;
-    for (boundary, gap) in plan.untested() {
-        all_tested = false;
-        let why = gap.map_or("it asks for nothing", |gap| &gap.why);
-        eprintln!("segprobe: nothing of boundary `{boundary}` was tested: {why}");
+    let (took, now) = (began.elapsed(), Instant::now());
+    let report = Report::new(&run, &snapshot, now).of_plan(&plan, args.require_witness);
+    for (boundary, why) in report.untested() {
+        complain(format_args!("nothing of boundary `{}` was tested: {why}", boundary.name));
     }
-    Ok(ExitCode::from(exit_code(table::totals(&snapshot, now), all_tested, args.require_witness)))
-}
-
-/// 0 pass and unverified, 1 a fail, 2 inconclusive and no fail: so is a boundary of which nothing was tested.
-fn exit_code(totals: [usize; 4], all_tested: bool, require_witness: bool) -> u8 {
-    let some = |verdict: Verdict| totals[verdict as usize] > 0;
-    match () {
-        () if some(Verdict::Fail) => 1,
-        () if !all_tested || some(Verdict::Inconclusive) || (require_witness && some(Verdict::Unverified)) => 2,
-        () => 0,
-    }
+    let mut out = BufWriter::new(io::stdout().lock());
+    let written = match args.output {
+        Output::Table => print_table(&report, took),
+        Output::Json => json::write(&mut out, &json::Report::new(&run, &snapshot, now)),
+        Output::Junit => junit::write(&mut out, &report),
+        Output::Tap => tap::write(&mut out, &report),
+        Output::Sarif => sarif::write(&mut out, &report, &args.config.config_file),
+        Output::Markdown => out.write_all(markdown::text(&report).as_bytes()),
+    };
+    written.and_then(|()| out.flush()).map_err(Failure::output)?;
+    Ok(ExitCode::from(report.exit_code()))
 }
 
 /// All boundaries one after the other: their budgets are the agent's. Each from all identities, and all of their pods.
@@ -90,7 +87,7 @@ async fn sweep_all(mut loaded: Loaded, run: &Run) -> Result<(Arc<Plan>, Arc<Snap
     }
     if let Some(progress) = progress {
         progress.abort();
-        eprint!("\r\x1b[K");
+        let _ = write!(io::stderr(), "\r\x1b[K");
     }
     Ok((plan, ledger.snapshot()))
 }
@@ -100,26 +97,16 @@ async fn show_progress(progress: Arc<Progress>) {
     loop {
         ticks.tick().await;
         let (done, planned) = progress.get();
-        eprint!("\r\x1b[Kprobing: {done} of {planned} addresses and DNS techniques");
+        let _ = write!(io::stderr(), "\r\x1b[Kprobing: {done} of {planned} addresses and DNS techniques");
     }
 }
 
-fn print(args: &CheckArgs, run: &Run, snapshot: &Snapshot, now: Instant, took: Duration) -> io::Result<()> {
-    match args.output {
-        Output::Json => {
-            let mut out = BufWriter::new(io::stdout().lock());
-            serde_json::to_writer_pretty(&mut out, &json::Report::new(run, snapshot, now))?;
-            writeln!(out)?;
-            out.flush()
-        }
-        Output::Table => {
-            let width = terminal_size::terminal_size_of(io::stdout()).map(|(w, _)| usize::from(w.0));
-            let mut out = BufWriter::new(anstream::AutoStream::auto(io::stdout()).lock());
-            table::write(&mut out, snapshot, now, width)?;
-            writeln!(out, "{} in {:.1} s", table::summary(table::totals(snapshot, now)), took.as_secs_f64())?;
-            out.flush()
-        }
-    }
+fn print_table(report: &Report<'_>, took: Duration) -> io::Result<()> {
+    let width = terminal_size::terminal_size_of(io::stdout()).map(|(w, _)| usize::from(w.0));
+    let mut out = BufWriter::new(anstream::AutoStream::auto(io::stdout()).lock());
+    table::write(&mut out, report, width)?;
+    writeln!(out, "{} in {:.1} s", report.totals, took.as_secs_f64())?;
+    out.flush()
 }
 
 fn show_plan(config: &Config, plan: &Plan) -> io::Result<()> {
@@ -195,28 +182,4 @@ fn write_share(out: &mut impl Write, leg: &Leg, share: &Share, addresses: usize)
             VantageMode::Pods => " for each pod of a node",
         },
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exit_codes() {
-        for (totals, all_tested, require_witness, expected) in [
-            ([0, 0, 0, 5], true, false, 0),
-            ([0, 0, 1, 5], true, false, 0),
-            ([0, 0, 1, 5], true, true, 2),
-            ([0, 1, 0, 5], true, false, 2),
-            ([1, 1, 1, 5], true, true, 1),
-            // Reported checks only.
-            ([0; 4], true, true, 0),
-            ([0; 4], false, false, 2),
-            ([0, 0, 0, 5], false, false, 2),
-            ([1, 0, 0, 5], false, false, 1),
-        ] {
-            let found = exit_code(totals, all_tested, require_witness);
-            assert_eq!(found, expected, "{totals:?} {all_tested} {require_witness}");
-        }
-    }
 }

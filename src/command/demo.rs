@@ -22,6 +22,7 @@ use crate::{
         Run,
         http::{self, Site},
         metrics::Metrics,
+        report::Report,
         table,
     },
     inventory::stands::Stand,
@@ -42,7 +43,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
     let entered = lab::enter().map_err(Failure::system("use a network namespace of the demo's own"))?;
     runtime()?.block_on(async {
         let lab = lab::start().await.map_err(Failure::system("start the lab on 127.86.0.0/16"))?;
-        introduce(&lab, &entered).map_err(Failure::system("write to standard output"))?;
+        introduce(&lab, &entered).map_err(Failure::output)?;
         demonstrate(lab, listener).await
     })
 }
@@ -83,9 +84,9 @@ async fn demonstrate(lab: Lab, listener: Option<TcpListener>) -> Result<ExitCode
             first.push(report);
         }
     }
-    let surprises = surprises(&lab, &ledger.snapshot(), Instant::now());
-    print(&lab, &ledger.snapshot(), began.elapsed(), &surprises)
-        .map_err(Failure::system("write to standard output"))?;
+    let (snapshot, now) = (ledger.snapshot(), Instant::now());
+    let surprises = surprises(&lab, &snapshot, now);
+    print(&lab, &Report::new(&run, &snapshot, now), began.elapsed(), &surprises).map_err(Failure::output)?;
     match listener {
         Some(listener) => serve(listener, run, sweeper, ledger, &first).await,
         None if surprises.is_empty() => Ok(ExitCode::SUCCESS),
@@ -114,12 +115,11 @@ fn surprises(lab: &Lab, snapshot: &Snapshot, now: Instant) -> Vec<String> {
         .collect()
 }
 
-fn print(lab: &Lab, snapshot: &Snapshot, took: Duration, surprises: &[String]) -> io::Result<()> {
-    let now = Instant::now();
+fn print(lab: &Lab, report: &Report<'_>, took: Duration, surprises: &[String]) -> io::Result<()> {
     let width = terminal_size::terminal_size_of(io::stdout()).map(|(w, _)| usize::from(w.0));
     let mut out = BufWriter::new(anstream::AutoStream::auto(io::stdout()).lock());
-    table::write(&mut out, snapshot, now, width)?;
-    writeln!(out, "{} in {:.1} s", table::summary(table::totals(snapshot, now)), took.as_secs_f64())?;
+    table::write(&mut out, report, width)?;
+    writeln!(out, "{} in {:.1} s", report.totals, took.as_secs_f64())?;
     writeln!(out, "\nOnly `pass` is proof: not reached from a vantage that works, while a witness did reach it.")?;
     if !lab.only_open {
         writeln!(out, "`batch` is dead: other tools call that blocked, segprobe calls it inconclusive.")?;
@@ -156,7 +156,8 @@ async fn serve(
     let mut schedule = Schedule::new(sweeper.clone(), ledger, Arc::new(Counter(metrics)));
     schedule.follow(&sweeper.plan.legs);
     let server = tokio::spawn(listener::serve(listener, http::router(site), stop.clone()));
-    println!("\nThe page: {0}  The metrics: {0}metrics  Ctrl-C ends it.", browse(address));
+    writeln!(io::stdout(), "\nThe page: {0}  The metrics: {0}metrics  Ctrl-C ends it.", browse(address))
+        .map_err(Failure::output)?;
     tokio::signal::ctrl_c().await.map_err(Failure::system("wait for Ctrl-C"))?;
     stop.cancel();
     // How the server ended is of no interest at the end of a demo.

@@ -34,9 +34,9 @@ pub fn run(args: &DiscoverArgs) -> Result<ExitCode, Failure> {
             let (api, world) = (connect(&settings).await?, World::default());
             read_once(&api, &world).await.map_err(Failure::Usage)?;
             let (text, set, left_out) = world.with(|inventory| manifests(&settings, inventory));
-            std::io::stdout().write_all(text.as_bytes()).map_err(Failure::system("write to standard output"))?;
+            std::io::stdout().write_all(text.as_bytes()).map_err(Failure::output)?;
             for (gap, count) in &set.gaps {
-                eprintln!("segprobe: no target: {gap}: {count}");
+                super::complain(format_args!("no target: {gap}: {count}"));
             }
             if left_out > 0 {
                 let what = "do not fit into the ConfigMaps; give fewer namespaces the zone's label";

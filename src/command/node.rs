@@ -48,7 +48,7 @@ impl Node {
     /// Tells the user why the runtime did not answer.
     pub fn tell_problem(&self) {
         if let Some(problem) = &self.problem {
-            eprintln!("segprobe: {problem}");
+            super::complain(problem);
         }
     }
 

@@ -1,12 +1,19 @@
-//! `segprobe schema`: the JSON Schema of the configuration, from the types that read it.
+//! `segprobe schema`: the JSON Schema of the configuration or of the result, from the types that read and write them.
 
 use std::{io::Write, process::ExitCode};
 
 use super::Failure;
+use crate::{
+    cli::{Described, SchemaArgs},
+    config,
+    export::json,
+};
 
-pub fn run() -> Result<ExitCode, Failure> {
-    let schema = serde_json::to_string_pretty(&crate::config::json_schema());
-    let text = schema.map_err(|e| Failure::system("write the schema")(e.into()))?;
-    writeln!(std::io::stdout(), "{text}").map_err(Failure::system("write the schema"))?;
+pub fn run(args: &SchemaArgs) -> Result<ExitCode, Failure> {
+    let schema = match args.of {
+        Described::Config => config::json_schema(),
+        Described::Report => json::schema(),
+    };
+    writeln!(std::io::stdout(), "{schema:#}").map_err(Failure::output)?;
     Ok(ExitCode::SUCCESS)
 }

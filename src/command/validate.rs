@@ -19,6 +19,6 @@ pub fn run(args: &ConfigArgs) -> Result<ExitCode, Failure> {
         config.boundaries.len(),
         config.targets.len(),
     );
-    writeln!(std::io::stdout(), "{text}").map_err(Failure::system("write to standard output"))?;
+    writeln!(std::io::stdout(), "{text}").map_err(Failure::output)?;
     Ok(ExitCode::SUCCESS)
 }

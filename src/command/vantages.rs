@@ -43,7 +43,7 @@ pub fn run(args: &ConfigArgs) -> Result<ExitCode, Failure> {
     }
     let mut out = BufWriter::new(io::stdout().lock());
     let shown = show(&mut out, &config, &node, version.as_deref()).and_then(|()| out.flush());
-    shown.map_err(Failure::system("write to standard output"))?;
+    shown.map_err(Failure::output)?;
     drop(out);
     node::can_enter(&config).and_then(|()| node.check(&config))?;
     Ok(ExitCode::SUCCESS)

@@ -1,11 +1,18 @@
 //! Table and words: hostile names do no harm, lines fit, and evidence reads well.
 
+mod outputs;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration, time::Instant};
 
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::{Run, json, metrics::Metrics, table, words};
+use super::{
+    Run, json,
+    metrics::Metrics,
+    report::{Report, Totals},
+    table, words,
+};
 use crate::{
     config::SeriesConfig,
     inventory::{
@@ -16,7 +23,10 @@ use crate::{
         BoundaryView, CheckResult, CheckView, Closed, ControlState, DnsEvidence, Evidence, NodeView, Snapshot,
         SweepReport, Transition,
     },
-    model::{AddressKind, CheckId, CheckKind, Expect, Identity, Mode, PodName, Reason, VantageMode, Via, WitnessKind},
+    model::{
+        AddressKind, CheckId, CheckKind, Expect, Identity, Mode, PodName, Reason, VantageMode, Verdict, Via,
+        WitnessKind,
+    },
     observation::{
         AddressSeen, ControlReply, DnsSeen, Icmp, NodeSeen, ReplyClass, TcpOutcome, TcpSeen, WitnessSaw, WitnessSeen,
     },
@@ -111,7 +121,7 @@ pub(super) fn snapshot(checks: Vec<CheckView>) -> Snapshot {
 
 fn rendered(snapshot: &Snapshot, width: Option<usize>) -> String {
     let mut out = Vec::new();
-    table::write(&mut out, snapshot, Instant::now(), width).unwrap();
+    table::write(&mut out, &Report::new(&run(), snapshot, Instant::now()), width).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -269,7 +279,8 @@ fn the_worst_stands_first_and_reports_last() {
         table.starts_with("b  low → high, expected blocked: 1 fail, 1 inconclusive, 1 unverified, 1 pass\n"),
         "{table}"
     );
-    assert_eq!(table::totals(&snapshot, Instant::now()), [1, 1, 1, 1]);
+    let totals = Totals::at(&snapshot, Instant::now());
+    assert!(Verdict::ALL.iter().all(|verdict| totals.of(*verdict) == 1), "{totals}");
 }
 
 // --- From pods ---

@@ -17,6 +17,7 @@ mod check;
 mod cluster;
 #[path = "../support/cluster_dns.rs"]
 mod cluster_dns;
+mod command_line;
 mod configuration;
 mod configuration_reference;
 mod cri;
@@ -42,6 +43,7 @@ mod metrics_reference;
 mod model_defences;
 mod model_dns;
 mod model_server;
+mod outputs;
 mod page;
 mod prometheus;
 mod reverse_sweep;

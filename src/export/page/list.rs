@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::{Query, Row, Shown, badge, check, headline::totals, moment, query::KEYS, scroll};
 use crate::{
-    export::table,
+    export::report::Totals,
     model::{CheckKind, Verdict, plain},
 };
 
@@ -19,7 +19,7 @@ pub fn filtered(shown: &Shown<'_>, rows: &[Row<'_>], query: &Query) -> Markup {
     }
     html! {
         h1 { (found.len()) @if found.len() == 1 { " check" } @else { " checks" }
-            " " small { (table::summary(totals(found.iter().copied()))) } }
+            " " small { (Totals(totals(found.iter().copied()))) } }
         (form(shown, query))
         (table(shown, &found, query))
     }

@@ -130,7 +130,7 @@ pub fn show(boundary: &BoundaryView, rows: &[Row<'_>], query: &Query) -> Markup 
         h3 {
             a href=(query.href()) { (name) } " "
             small { (plain(&boundary.from)) " → " (plain(&boundary.to)) ", expected " (boundary.expect) ": "
-                (crate::export::table::summary(totals(own.iter().copied()))) }
+                (crate::export::report::Totals(totals(own.iter().copied()))) }
         }
         @if matrix.rows.is_empty() {
             p { "No check of it is judged." }
