@@ -9,8 +9,8 @@ use super::{
     *,
 };
 use crate::{
-    ledger::ControlState,
-    model::{CheckKind, Expect, Verdict, Via},
+    ledger::{BoundaryView, CheckView, ControlState},
+    model::{CheckKind, Expect, Mode, Reason, Verdict, Via},
     observation::TcpOutcome,
     plan::NotTested,
 };
@@ -24,6 +24,10 @@ fn page_of(snapshot: &Snapshot, query: &str) -> String {
         clock: Timestamp::UNIX_EPOCH + Duration::from_secs(90),
     };
     detail(&shown, &Query::parse(query))
+}
+
+fn row_of(view: &CheckView) -> Row<'_> {
+    Row { view, reason: view.reason_at(Instant::now()), has_source: false }
 }
 
 fn check(target: &str, mode: Mode, reason: Reason) -> CheckView {
@@ -45,7 +49,7 @@ fn hostile_names_bring_no_markup_and_hide_nothing() {
         let mut snapshot = snapshot(vec![
             view(id("b", CheckKind::SrvWildcard, "", name, None), Mode::Judge, Reason::Disclosed, dns(&[name])),
             view(
-                id(name, CheckKind::TcpConnect, name, name, Some(Via::Service)),
+                id("b", CheckKind::TcpConnect, name, name, Some(Via::Service)),
                 Mode::Judge,
                 Reason::Lossy,
                 tcp(vec![]),
@@ -103,8 +107,7 @@ fn the_policy_knows_the_style() {
 fn the_worst_speaks_first() {
     use Reason::*;
     let says = |checks: &[CheckView]| {
-        let rows: Vec<Row<'_>> =
-            checks.iter().map(|view| Row { view, reason: view.reason_at(Instant::now()) }).collect();
+        let rows: Vec<Row<'_>> = checks.iter().map(|view| row_of(view)).collect();
         headline(&rows)
     };
     for (reasons, state, answer) in [
@@ -147,8 +150,7 @@ fn a_cell_is_as_bad_as_the_worst_of_its_checks() {
     checks.push(worse);
     checks.push(check("reported", Mode::Report, Disclosed));
     let snapshot = snapshot(checks);
-    let rows: Vec<Row<'_>> =
-        snapshot.checks.iter().map(|view| Row { view, reason: view.reason_at(Instant::now()) }).collect();
+    let rows: Vec<Row<'_>> = snapshot.checks.iter().map(|view| row_of(view)).collect();
     let matrix = matrix(&rows.iter().collect::<Vec<_>>());
     let labels: Vec<&str> = matrix.rows.iter().map(|end| &*end.label).collect();
     assert_eq!(labels, ["n/t0", "n/t1"], "the worst first, and no reports");
@@ -177,8 +179,7 @@ fn many_targets_are_told_by_their_namespaces_and_the_rest_is_counted() {
         snapshot(checks.collect())
     };
     let of = |snapshot: &Snapshot| {
-        let rows: Vec<Row<'_>> =
-            snapshot.checks.iter().map(|view| Row { view, reason: view.reason_at(Instant::now()) }).collect();
+        let rows: Vec<Row<'_>> = snapshot.checks.iter().map(|view| row_of(view)).collect();
         matrix(&rows.iter().collect::<Vec<_>>())
     };
     let few = of(&many(10));
@@ -217,7 +218,9 @@ fn what_is_asked_for_is_shown_and_nothing_else() {
     let mut checks = judged(&[Reason::Blocked, Reason::Lossy, Reason::Reached]);
     checks.push(check("report", Mode::Report, Reason::Disclosed));
     checks.push(view(id("other", CheckKind::ZoneTransfer, "", "dns-a", None), Mode::Judge, Reason::Blocked, dns(&[])));
-    let snapshot = snapshot(checks);
+    let mut snapshot = snapshot(checks);
+    let other = BoundaryView { name: "other".into(), ..snapshot.boundaries[0].clone() };
+    snapshot.boundaries.push(other);
     for (query, targets) in [
         ("boundary=b&check=tcp-connect", &["n/t2", "n/t1", "n/t0", "n/report"][..]),
         ("verdict=pass", &["n/t0", "dns-a"]),
@@ -241,9 +244,9 @@ fn what_is_asked_for_is_shown_and_nothing_else() {
 fn a_row_leads_to_its_check_alone() {
     let of_pods = of_pods();
     for view in &of_pods.checks {
-        let row = Row { view, reason: view.reason_at(Instant::now()) };
+        let row = row_of(view);
         let query = Query::default().of(&row);
-        let found = of_pods.checks.iter().filter(|view| query.wants(&Row { view, reason: row.reason })).count();
+        let found = of_pods.checks.iter().filter(|view| query.wants(&row_of(view))).count();
         assert_eq!(found, 1, "{}", query.href());
         let page = page_of(&of_pods, &query.href()[1..]);
         assert!(page.contains("<dt>Measured</dt>"), "{page}");
