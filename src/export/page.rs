@@ -19,11 +19,11 @@ use std::time::Instant;
 use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
 
-use super::{Run, VERSION};
-use crate::{
-    ledger::{CheckView, Snapshot},
-    model::{Mode, Reason, plain},
+use super::{
+    Run, VERSION,
+    report::{Report, Row},
 };
+use crate::{ledger::Snapshot, model::plain};
 use headline::headline;
 pub use layout::policy;
 pub use query::Query;
@@ -45,38 +45,13 @@ pub struct Shown<'a> {
     pub clock: Timestamp,
 }
 
-/// A check at the moment it is shown.
-pub struct Row<'a> {
-    /// The check.
-    pub view: &'a CheckView,
-    /// What is served of it.
-    pub reason: Reason,
-}
-
-impl Row<'_> {
-    /// The verdict's word; `reported` where it does not count.
-    fn word(&self) -> &'static str {
-        if self.view.mode == Mode::Judge { self.reason.verdict().as_str() } else { "reported" }
-    }
-
-    /// `web/app=web`; without a namespace where it has none.
-    fn source(&self) -> String {
-        let source = &self.view.id.source;
-        if source.namespace.is_empty() {
-            plain(&source.name)
-        } else {
-            plain(&format!("{}/{}", source.namespace, source.name))
-        }
-    }
-
-    /// `payments/vault:8200`, or the DNS server's name.
-    fn target(&self) -> String {
-        let id = &self.view.id;
-        if id.target_namespace.is_empty() {
-            plain(&id.target)
-        } else {
-            plain(&format!("{}/{}", id.target_namespace, id.target))
-        }
+/// `payments/vault:8200`, or the DNS server's name.
+fn target(row: &Row<'_>) -> String {
+    let id = &row.view.id;
+    if id.target_namespace.is_empty() {
+        plain(&id.target)
+    } else {
+        plain(&format!("{}/{}", id.target_namespace, id.target))
     }
 }
 
@@ -108,8 +83,7 @@ fn bare_with(telemetry_path: &str, more: &Markup) -> String {
 
 /// Verdicts, as they were asked for.
 pub fn detail(shown: &Shown<'_>, query: &Query) -> String {
-    let mut rows: Vec<Row<'_>> =
-        shown.snapshot.checks.iter().map(|view| Row { view, reason: view.reason_at(shown.now) }).collect();
+    let mut rows: Vec<Row<'_>> = Report::new(shown.run, shown.snapshot, shown.now).rows().copied().collect();
     // Worst first, reports last; the rest stays in the order of identities.
     rows.sort_by_key(|row| (row.view.mode, row.reason));
     let headline = headline(&rows);

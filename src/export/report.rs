@@ -1,5 +1,5 @@
 //! What every form of the result tells: the boundaries in their order, each with its rows, the worst first, and what was not
-//! tested. Made from a snapshot without copying it; table, JUnit, TAP, Markdown and SARIF write from it, and the page may.
+//! tested. Made from a snapshot without copying it; table, JUnit, TAP, Markdown, SARIF and the page write from it.
 
 use std::{
     collections::HashMap,
@@ -273,6 +273,13 @@ impl Totals {
         for check in snapshot.checks.iter().filter(|c| c.mode == Mode::Judge) {
             totals.0[check.reason_at(now).verdict() as usize] += 1;
         }
+        totals
+    }
+
+    /// Of some rows.
+    pub fn of_rows<'a>(rows: impl IntoIterator<Item = &'a Row<'a>>) -> Self {
+        let mut totals = Self::default();
+        rows.into_iter().for_each(|row| totals.add(row));
         totals
     }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use maud::{Markup, html};
 
-use super::{Query, Row, Shown, badge, moment, scroll};
+use super::{Query, Shown, badge, moment, scroll, target};
 use crate::{
-    export::words,
+    export::{report::Row, words},
     ledger::{DnsEvidence, Evidence, Finding},
     model::{AddressKind, Mode, Reason, Transport, plain},
     observation::{AddressSeen, NodeSeen, ReplyClass},
@@ -21,7 +21,7 @@ pub fn show(shown: &Shown<'_>, row: &Row<'_>, query: &Query) -> Markup {
         p { a href=(query.of_all().href()) { "← Overview" } " · "
             a href=(query.of_all().with("boundary", &id.boundary).href()) { "all of " (plain(&id.boundary)) } }
         div class=(format!("answer {}", row.word())) {
-            h1 { (badge(row.word())) " " (row.source()) " → " (row.target()) }
+            h1 { (badge(row.word())) " " (row.source()) " → " (target(row)) }
             p { strong { (row.reason) } ": " (row.reason.explain()) "." }
         }
         dl {

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use maud::{Markup, html};
 
-use super::{Query, Row, badge, scroll};
+use super::{Query, badge, scroll};
 use crate::{
+    export::report::Row,
     ledger::{DnsEvidence, Evidence},
     model::{CheckKind, plain},
 };

@@ -1,6 +1,6 @@
 //! The answer at one look: are we segmented?
 
-use super::Row;
+use crate::export::report::{Row, Totals};
 use crate::model::{Expect, Mode, Reason, Verdict};
 
 /// What the page says first.
@@ -14,19 +14,10 @@ pub struct Headline {
     pub meaning: String,
 }
 
-/// Judged checks with each verdict.
-pub fn totals<'a>(rows: impl IntoIterator<Item = &'a Row<'a>>) -> [usize; 4] {
-    let mut totals = [0; 4];
-    for row in rows.into_iter().filter(|row| row.view.mode == Mode::Judge) {
-        totals[row.reason.verdict() as usize] += 1;
-    }
-    totals
-}
-
 /// Of what must be blocked, the worst speaks. What must be open is told beside it: a failure there is an outage, no breach.
 pub fn headline(rows: &[Row<'_>]) -> Headline {
     let judged = || rows.iter().filter(|row| row.view.mode == Mode::Judge);
-    let of = |expect| totals(judged().filter(move |row| row.view.id.expect == expect));
+    let of = |expect| Totals::of_rows(judged().filter(move |row| row.view.id.expect == expect)).0;
     let open = of(Expect::Open);
     let mut headline = match of(Expect::Blocked) {
         [0, 0, 0, 0] if open != [0; 4] => return of_witness(open),

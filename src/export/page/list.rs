@@ -2,9 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::{Query, Row, Shown, badge, check, headline::totals, moment, query::KEYS, scroll};
+use super::{Query, Shown, badge, check, moment, query::KEYS, scroll, target};
 use crate::{
-    export::report::Totals,
+    export::report::{Row, Totals},
     model::{CheckKind, Verdict, plain},
 };
 
@@ -19,7 +19,7 @@ pub fn filtered(shown: &Shown<'_>, rows: &[Row<'_>], query: &Query) -> Markup {
     }
     html! {
         h1 { (found.len()) @if found.len() == 1 { " check" } @else { " checks" }
-            " " small { (Totals(totals(found.iter().copied()))) } }
+            " " small { (Totals::of_rows(found.iter().copied())) } }
         (form(shown, query))
         (table(shown, &found, query))
     }
@@ -80,7 +80,7 @@ pub fn table(shown: &Shown<'_>, rows: &[&Row<'_>], query: &Query) -> Markup {
                         tr {
                             td data-label="Verdict" { (badge(row.word())) }
                             td data-label="From" { (row.source()) }
-                            td data-label="To" { a href=(query.of(row).href()) { (row.target()) } }
+                            td data-label="To" { a href=(query.of(row).href()) { (target(row)) } }
                             td data-label="Check" { (row.view.id.kind) @if let Some(via) = row.view.id.via { " " small { "(" (via) ")" } }
                                 br; small { (plain(&row.view.id.boundary)) } }
                             td data-label="Reason" { strong { (row.reason) } ": " (row.reason.explain()) }

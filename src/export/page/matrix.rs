@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use maud::{Markup, html};
 
-use super::{Query, Row, badge, headline::totals, scroll};
+use super::{Query, badge, scroll};
 use crate::{
+    export::report::{Row, Totals},
     ledger::BoundaryView,
     model::{CheckKind, Mode, Verdict, plain},
 };
@@ -130,7 +131,7 @@ pub fn show(boundary: &BoundaryView, rows: &[Row<'_>], query: &Query) -> Markup 
         h3 {
             a href=(query.href()) { (name) } " "
             small { (plain(&boundary.from)) " → " (plain(&boundary.to)) ", expected " (boundary.expect) ": "
-                (crate::export::report::Totals(totals(own.iter().copied()))) }
+                (Totals::of_rows(own.iter().copied())) }
         }
         @if matrix.rows.is_empty() {
             p { "No check of it is judged." }

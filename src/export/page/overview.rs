@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use super::{
-    Query, Row, Shown, badge, dns,
-    headline::{Headline, totals},
-    list, matrix, moment, scroll,
-};
+use super::{Query, Shown, badge, dns, headline::Headline, list, matrix, moment, scroll, target};
 use crate::{
+    export::report::{Row, Totals},
     ledger::{ControlState, Finding},
     model::{Identity, Verdict, plain},
 };
@@ -23,7 +20,7 @@ const MOST_GAPS: usize = 100;
 
 pub fn overview(shown: &Shown<'_>, rows: &[Row<'_>], headline: &Headline, query: &Query) -> Markup {
     html! {
-        (answer(shown, headline, totals(rows), query))
+        (answer(shown, headline, Totals::of_rows(rows), query))
         div.sides {
             (findings(shown, rows, query))
             section aria-labelledby="matrix" {
@@ -45,7 +42,7 @@ pub fn overview(shown: &Shown<'_>, rows: &[Row<'_>], headline: &Headline, query:
     }
 }
 
-fn answer(shown: &Shown<'_>, headline: &Headline, totals: [usize; 4], query: &Query) -> Markup {
+fn answer(shown: &Shown<'_>, headline: &Headline, totals: Totals, query: &Query) -> Markup {
     // The boundary that was swept longest ago speaks for all.
     let swept = shown.snapshot.boundaries.iter().map(|boundary| boundary.completed).min().flatten();
     html! {
@@ -59,9 +56,9 @@ fn answer(shown: &Shown<'_>, headline: &Headline, totals: [usize; 4], query: &Qu
         }
         ul.totals {
             @for verdict in Verdict::ALL {
-                li class=(if totals[*verdict as usize] == 0 { "zero" } else { "some" }) {
+                li class=(if totals.of(*verdict) == 0 { "zero" } else { "some" }) {
                     a href=(query.of_all().with("verdict", verdict.as_str()).href()) {
-                        strong { (totals[*verdict as usize]) } " " (badge(verdict.as_str()))
+                        strong { (totals.of(*verdict)) } " " (badge(verdict.as_str()))
                     }
                 }
             }
@@ -88,7 +85,7 @@ fn findings(shown: &Shown<'_>, rows: &[Row<'_>], query: &Query) -> Markup {
                                 td data-label="Since" { (moment(finding.since, shown.clock)) }
                                 td data-label="From" { (row.source())
                                     @if let Some(pod) = &finding.from { br; small { "pod " (plain(&pod.name)) } } }
-                                td data-label="To" { a href=(query.of(row).href()) { (row.target()) }
+                                td data-label="To" { a href=(query.of(row).href()) { (target(row)) }
                                     br; small { (row.view.id.kind) @if let Some(address) = finding.address { " at " (address) } } }
                                 td data-label="Reason" { strong { (finding.reason) } ": " (finding.reason.explain()) }
                                 td data-label="Last failed" { (moment(finding.last_failed, shown.clock))

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use form_urlencoded::Serializer;
 
-use super::Row;
+use crate::export::report::Row;
 
 /// What can be asked for exactly: the labels of `segprobe_check_verdict` and the reason.
 pub const KEYS: [&str; 9] =

@@ -9,8 +9,8 @@ use super::{
     *,
 };
 use crate::{
-    ledger::ControlState,
-    model::{CheckKind, Expect, Verdict, Via},
+    ledger::{BoundaryView, CheckView, ControlState},
+    model::{CheckKind, Expect, Mode, Reason, Verdict, Via},
     observation::TcpOutcome,
     plan::NotTested,
 };
@@ -24,6 +24,10 @@ fn page_of(snapshot: &Snapshot, query: &str) -> String {
         clock: Timestamp::UNIX_EPOCH + Duration::from_secs(90),
     };
     detail(&shown, &Query::parse(query))
+}
+
+fn row_of(view: &CheckView) -> Row<'_> {
+    Row { view, reason: view.reason_at(Instant::now()), has_source: false }
 }
 
 fn check(target: &str, mode: Mode, reason: Reason) -> CheckView {
@@ -45,7 +49,7 @@ fn hostile_names_bring_no_markup_and_hide_nothing() {
         let mut snapshot = snapshot(vec![
             view(id("b", CheckKind::SrvWildcard, "", name, None), Mode::Judge, Reason::Disclosed, dns(&[name])),
             view(
-                id(name, CheckKind::TcpConnect, name, name, Some(Via::Service)),
+                id("b", CheckKind::TcpConnect, name, name, Some(Via::Service)),
                 Mode::Judge,
                 Reason::Lossy,
                 tcp(vec![]),
@@ -103,8 +107,7 @@ fn the_policy_knows_the_style() {
 fn the_worst_speaks_first() {
     use Reason::*;
     let says = |checks: &[CheckView]| {
-        let rows: Vec<Row<'_>> =
-            checks.iter().map(|view| Row { view, reason: view.reason_at(Instant::now()) }).collect();
+        let rows: Vec<Row<'_>> = checks.iter().map(|view| row_of(view)).collect();
         headline(&rows)
     };
     for (reasons, state, answer) in [
@@ -147,8 +150,7 @@ fn a_cell_is_as_bad_as_the_worst_of_its_checks() {
     checks.push(worse);
     checks.push(check("reported", Mode::Report, Disclosed));
     let snapshot = snapshot(checks);
-    let rows: Vec<Row<'_>> =
-        snapshot.checks.iter().map(|view| Row { view, reason: view.reason_at(Instant::now()) }).collect();
+    let rows: Vec<Row<'_>> = snapshot.checks.iter().map(|view| row_of(view)).collect();
     let matrix = matrix(&rows.iter().collect::<Vec<_>>());
     let labels: Vec<&str> = matrix.rows.iter().map(|end| &*end.label).collect();
     assert_eq!(labels, ["n/t0", "n/t1"], "the worst first, and no reports");
@@ -177,8 +179,7 @@ fn many_targets_are_told_by_their_namespaces_and_the_rest_is_counted() {
         snapshot(checks.collect())
     };
     let of = |snapshot: &Snapshot| {
-        let rows: Vec<Row<'_>> =
-            snapshot.checks.iter().map(|view| Row { view, reason: view.reason_at(Instant::now()) }).collect();
+        let rows: Vec<Row<'_>> = snapshot.checks.iter().map(|view| row_of(view)).collect();
         matrix(&rows.iter().collect::<Vec<_>>())
     };
     let few = of(&many(10));
@@ -217,7 +218,9 @@ fn what_is_asked_for_is_shown_and_nothing_else() {
     let mut checks = judged(&[Reason::Blocked, Reason::Lossy, Reason::Reached]);
     checks.push(check("report", Mode::Report, Reason::Disclosed));
     checks.push(view(id("other", CheckKind::ZoneTransfer, "", "dns-a", None), Mode::Judge, Reason::Blocked, dns(&[])));
-    let snapshot = snapshot(checks);
+    let mut snapshot = snapshot(checks);
+    let other = BoundaryView { name: "other".into(), ..snapshot.boundaries[0].clone() };
+    snapshot.boundaries.push(other);
     for (query, targets) in [
         ("boundary=b&check=tcp-connect", &["n/t2", "n/t1", "n/t0", "n/report"][..]),
         ("verdict=pass", &["n/t0", "dns-a"]),
@@ -241,9 +244,9 @@ fn what_is_asked_for_is_shown_and_nothing_else() {
 fn a_row_leads_to_its_check_alone() {
     let of_pods = of_pods();
     for view in &of_pods.checks {
-        let row = Row { view, reason: view.reason_at(Instant::now()) };
+        let row = row_of(view);
         let query = Query::default().of(&row);
-        let found = of_pods.checks.iter().filter(|view| query.wants(&Row { view, reason: row.reason })).count();
+        let found = of_pods.checks.iter().filter(|view| query.wants(&row_of(view))).count();
         assert_eq!(found, 1, "{}", query.href());
         let page = page_of(&of_pods, &query.href()[1..]);
         assert!(page.contains("<dt>Measured</dt>"), "{page}");
@@ -280,4 +283,64 @@ fn ages_are_coarse() {
     }
     assert_eq!(ago(now + Duration::from_secs(5), now), "0 s ago", "clocks differ");
     assert_eq!(Verdict::ALL.len(), 4);
+}
+
+#[test]
+fn what_dns_tells_is_told_by_technique_and_server() {
+    let ask = |kind, server: &str, mode, reason, names: &[&str]| {
+        view(id("b", kind, "", server, None), mode, reason, dns(names))
+    };
+    let snapshot = snapshot(vec![
+        ask(CheckKind::SrvWildcard, "open", Mode::Judge, Reason::Disclosed, &["a.payments", "b.payments"]),
+        ask(CheckKind::SrvWildcard, "split", Mode::Judge, Reason::NothingDisclosed, &[]),
+        ask(CheckKind::ServiceLookup, "open", Mode::Report, Reason::Disclosed, &["a.payments"]),
+    ]);
+    let page = page_of(&snapshot, "");
+    let section =
+        page.split("What DNS tells of the protected zone</h2>").nth(1).unwrap().split("</section>").next().unwrap();
+    let cells: Vec<&str> = section.split("<td>").skip(1).map(|cell| cell.split("</td>").next().unwrap()).collect();
+    let says = |cell: &str, words: [&str; 2]| words.iter().all(|word| cell.contains(word));
+    assert!(
+        cells.len() == 4 && says(cells[0], ["badge fail", "2 names"]) && says(cells[1], ["badge pass", "nothing"]),
+        "{section}"
+    );
+    assert!(says(cells[2], ["badge reported", "1 name"]) && cells[3].contains("not asked"), "{section}");
+    assert!(cells[0].contains("href=\"?check=srv-wildcard&amp;target=open\""), "{section}");
+    assert!(!page_of(&self::snapshot(vec![]), "").contains("What DNS tells"));
+}
+
+#[test]
+fn a_vantage_with_a_bad_control_comes_first_and_says_which() {
+    let control = |source: &str, control: &str, ok| {
+        let source = crate::model::Identity { namespace: "web".into(), name: source.into() };
+        ControlState { source: source.into(), kind: "positive", control: control.into(), ok }
+    };
+    let mut snapshot = snapshot(vec![]);
+    snapshot.controls = vec![control("a", "good:1", true), control("b", "good:1", true), control("b", "bad:2", false)];
+    let page = page_of(&snapshot, "");
+    let at = |what: &str| page.find(what).unwrap_or_else(|| panic!("{what}: {page}"));
+    assert!(at("web/b") < at("1 of 2 controls") && at("1 of 2 controls") < at("positive bad:2"));
+    assert!(at("positive bad:2") < at("web/a") && at("web/a") < at("1 of 1 controls"));
+}
+
+#[test]
+fn what_is_old_or_silent_says_so() {
+    let mut snapshot = snapshot(judged(&[Reason::Blocked]));
+    assert!(page_of(&snapshot, "").contains("Not every boundary has been swept yet."));
+    snapshot.boundaries[0].completed = Some(Timestamp::UNIX_EPOCH + Duration::from_secs(60));
+    assert!(page_of(&snapshot, "").contains("(30 s ago)"));
+    let mut other = snapshot.boundaries[0].clone();
+    other.completed = None;
+    snapshot.boundaries.push(other);
+    assert!(
+        page_of(&snapshot, "").contains("Not every boundary has been swept yet."),
+        "the latest speaks for nobody else"
+    );
+    let zones = [("low".into(), 3), ("high".into(), 0)].into();
+    snapshot.node = Some(crate::ledger::NodeView { zones, runtime_answers: false });
+    let page = page_of(&snapshot, "");
+    assert!(
+        page.contains("<strong>does not answer.</strong>") && page.contains("3 running pods of zone low"),
+        "{page}"
+    );
 }
