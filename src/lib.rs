@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! config ─▶ plan ─▶ sweep ─▶ vantage ─▶ probe ─▶ observation ─▶ verdict ─▶ ledger ─▶ export
-//!           (pure)           (sockets)  (effects)               (pure)     (snapshot)  (metrics, page, JSON, log, table)
+//!           (pure)           (sockets)  (effects)               (pure)     (snapshot)  (metrics, page, log, forms)
 //! ```
 //!
 //! One direction, no way back. A room imports only from floors below its own:
@@ -14,7 +14,7 @@
 //! |---|---|
 //! | 8 | `main.rs`: arguments, exit code |
 //! | 7 | [`command`]: one file a subcommand |
-//! | 6 | [`sweep`]: schedule, turns, controls, attempts; [`export`]: metrics, HTTP, page, log, table, JSON |
+//! | 6 | [`sweep`]: schedule, turns, controls, attempts; [`export`]: metrics, HTTP, page, log, and the forms of a result |
 //! | 5 | [`ledger`]: latest results, transitions, findings |
 //! | 4 | [`mod@plan`]: configuration and inventory to checks |
 //! | 3 | [`discovery`]: what the Kubernetes API tells, as target files; [`inventory`]: who is where: names, pods, identities; [`probe`]: TCP and DNS; [`verdict`]: the rules; [`lab`]: the demo's lab; [`web`]: how HTTP is served |

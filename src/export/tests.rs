@@ -482,6 +482,14 @@ fn the_json_names_pods_and_nodes() {
     let (run, pods) = (run(), of_pods());
     let report = serde_json::to_value(json::Report::new(&run, &pods, Instant::now())).unwrap();
     assert_eq!(report["boundaries"][0]["vantage"], "pods");
+    let errors = |report: &serde_json::Value| -> Vec<String> {
+        let validator = jsonschema::validator_for(&json::schema()).unwrap();
+        validator.iter_errors(report).map(|e| format!("{}: {e}", e.instance_path())).collect()
+    };
+    assert_eq!(errors(&report), [""; 0]);
+    let mut wrong = report.clone();
+    wrong["checks"][0]["addresses"][0]["witness"]["by"] = "nobody".into();
+    assert_eq!(errors(&wrong).len(), 1);
     let [reach, asked, node] = [0, 1, 2].map(|at| &report["checks"][at]);
     let of_pod = &reach["addresses"][0];
     assert_eq!(
