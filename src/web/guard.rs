@@ -98,7 +98,10 @@ fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
+    use std::{fs, net::SocketAddr};
+
+    use axum::{Extension, body::Body, http::HeaderValue, routing::get};
+    use tower::ServiceExt;
 
     use super::*;
 
@@ -120,5 +123,92 @@ mod tests {
         }
         assert_eq!(read(b"Basic\xff\xfe"), None);
         assert_eq!(credentials(&HeaderMap::new()), None);
+    }
+
+    const PEER: Peer = Peer {
+        address: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1),
+        loopback: true,
+        certificate: false,
+    };
+
+    /// A site with a page of its own policy, behind a web configuration.
+    fn site(text: &str, peer: Peer) -> (Web, Router) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("web.yml");
+        fs::write(&path, text).unwrap();
+        let web = Web::load(&path, false).unwrap_or_else(|e| panic!("{e}"));
+        let page = |Extension(authenticated): Extension<Authenticated>| async move {
+            ([(header::CONTENT_SECURITY_POLICY, "default-src 'none'")], format!("{}", authenticated.0))
+        };
+        let app = Router::new().route("/", get(page)).route("/-/healthy", get(page)).route("/-/ready", get(page));
+        let app = web.guard(app).layer(Extension(peer));
+        (web, app)
+    }
+
+    async fn ask(app: &Router, path: &str, login: Option<&str>) -> (Response, String) {
+        let mut request = Request::builder().uri(path);
+        if let Some(login) = login {
+            request = request.header(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(login)));
+        }
+        let answer = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let (parts, body) = answer.into_parts();
+        let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+        (Response::from_parts(parts, Body::empty()), String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn everything_but_health_asks_for_the_password() {
+        let hash = bcrypt::hash("right", 4).unwrap();
+        let (web, app) = site(&format!("basic_auth_users: {{alice: {hash}}}"), PEER);
+        for path in ["/", "/nothing", "//-/ready", "/-/ready/", "/-/healthy/..", "/-/reload"] {
+            for login in [None, Some("alice:wrong"), Some("bob:right"), Some("alice")] {
+                let (answer, _) = ask(&app, path, login).await;
+                assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{path} {login:?}");
+                assert!(answer.headers()[header::WWW_AUTHENTICATE].to_str().unwrap().starts_with("Basic realm="));
+            }
+        }
+        for path in ["/-/healthy", "/-/ready", "/-/ready?a=b"] {
+            let (answer, body) = ask(&app, path, None).await;
+            assert_eq!((answer.status(), body.as_str()), (StatusCode::OK, "false"), "{path}");
+        }
+        let (answer, body) = ask(&app, "/", Some("alice:right")).await;
+        assert_eq!((answer.status(), body.as_str()), (StatusCode::OK, "true"));
+        assert_eq!(ask(&app, "/nothing", Some("alice:right")).await.0.status(), StatusCode::NOT_FOUND);
+        // Two refusals, two of them remembered, and one good one; a login without a colon is none.
+        assert_eq!(web.status().unwrap().hashes, 3);
+    }
+
+    #[tokio::test]
+    async fn a_verified_certificate_is_somebody_but_no_password() {
+        let peer = Peer { certificate: true, ..PEER };
+        assert_eq!(ask(&site("{}", PEER).1, "/", None).await.1, "false");
+        assert_eq!(ask(&site("{}", peer).1, "/", None).await.1, "true");
+        let hash = bcrypt::hash("right", 4).unwrap();
+        let (_, app) = site(&format!("basic_auth_users: {{alice: {hash}}}"), peer);
+        assert_eq!(ask(&app, "/", None).await.0.status(), StatusCode::UNAUTHORIZED);
+    }
+
+    #[tokio::test]
+    async fn headers_are_added_and_loosen_nothing() {
+        let headers = "X-Frame-Options: deny, Content-Security-Policy: \"default-src *\", X-XSS-Protection: ''";
+        let (_, app) = site(&format!("http_server_config: {{headers: {{{headers}}}}}"), PEER);
+        let (answer, _) = ask(&app, "/", None).await;
+        let policies: Vec<_> = answer.headers().get_all(header::CONTENT_SECURITY_POLICY).iter().collect();
+        assert_eq!(policies, ["default-src 'none'", "default-src *"], "a browser holds to both");
+        assert_eq!(answer.headers()[header::X_FRAME_OPTIONS], "deny");
+        assert!(!answer.headers().contains_key(header::X_XSS_PROTECTION));
+        assert!(ask(&app, "/nothing", None).await.0.headers().contains_key(header::X_FRAME_OPTIONS));
+    }
+
+    #[tokio::test]
+    async fn more_requests_than_the_limit_are_sent_away_but_not_a_kubelet() {
+        let (_, app) = site("rate_limit: {interval: 90s, burst: 2}", PEER);
+        let mut ends = Vec::new();
+        for _ in 0..3 {
+            ends.push(ask(&app, "/", None).await.0);
+        }
+        assert_eq!(ends.iter().map(Response::status).collect::<Vec<_>>(), [200, 200, 429]);
+        assert_eq!(ends[2].headers()[header::RETRY_AFTER], "90");
+        assert_eq!(ask(&app, "/-/ready", None).await.0.status(), StatusCode::OK);
     }
 }

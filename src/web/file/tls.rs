@@ -89,7 +89,7 @@ pub fn check(directory: &Path, document: Located<TlsDocument>, wrong: &mut Wrong
         }
     }
     let clients = clients(document.client_auth_type, ca, document.client_allowed_sans, at, wrong);
-    let versions = versions(document.min_version, document.max_version, wrong);
+    let versions = versions(document.min_version.as_ref(), document.max_version.as_ref(), wrong);
     let suites = suites(document.cipher_suites.unwrap_or_default(), &versions, wrong);
     let groups = groups(document.curve_preferences.unwrap_or_default(), wrong);
     let own_order = document.prefer_server_cipher_suites.unwrap_or(true);
@@ -219,8 +219,8 @@ fn clients(
 }
 
 fn versions(
-    min: Option<Located<String>>,
-    max: Option<Located<String>>,
+    min: Option<&Located<String>>,
+    max: Option<&Located<String>>,
     wrong: &mut Wrong<'_>,
 ) -> Vec<&'static SupportedProtocolVersion> {
     let mut version = |key: &str, word: Option<&Located<String>>, default| match word {
@@ -242,8 +242,8 @@ fn versions(
             }
         },
     };
-    let least = version("min_version", min.as_ref(), ProtocolVersion::TLSv1_2);
-    let most = version("max_version", max.as_ref(), ProtocolVersion::TLSv1_3);
+    let least = version("min_version", min, ProtocolVersion::TLSv1_2);
+    let most = version("max_version", max, ProtocolVersion::TLSv1_3);
     let offered: Vec<_> = [&TLS12, &TLS13]
         .into_iter()
         .filter(|v| (u16::from(least)..=u16::from(most)).contains(&u16::from(v.version)))
