@@ -103,7 +103,7 @@ pub struct WebArgs {
     #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = telemetry_path)]
     pub telemetry_path: String,
     /// TLS, passwords and limits of the HTTP server (YAML), in the format of Prometheus' exporters
-    #[arg(long = "web.config.file", value_name = "FILE")]
+    #[arg(id = "web_config_file", long = "web.config.file", value_name = "FILE")]
     pub config_file: Option<PathBuf>,
 }
 

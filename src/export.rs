@@ -8,12 +8,10 @@ pub mod log;
 pub mod metrics;
 pub mod page;
 pub mod table;
+mod web_configuration;
 mod words;
 
 use std::sync::Arc;
-
-use crate::web::live::Status;
-use exposition::Exposition;
 
 /// What is said about this run itself, everywhere.
 #[derive(Clone, Debug)]
@@ -32,20 +30,6 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const REVISION: &str = env!("SEGPROBE_REVISION");
 /// Version of the compiler that built it.
 pub const RUSTVERSION: &str = env!("SEGPROBE_RUSTVERSION");
-
-/// How the web configuration was last read: nothing where there is none.
-fn web_configuration(page: &mut Exposition, web: Option<Status>) {
-    let Some(Status { successful, succeeded, hashes }) = web else { return };
-    let name = "segprobe_web_config_last_reload_successful";
-    page.family(name, "gauge", "Whether the last reload of the web configuration was successful.");
-    page.sample(name, &[], u8::from(successful));
-    let name = "segprobe_web_config_last_reload_success_timestamp_seconds";
-    page.family(name, "gauge", "Time of the last successful reload of the web configuration.");
-    page.sample(name, &[], succeeded.as_second());
-    let name = "segprobe_web_password_hashes_total";
-    page.family(name, "counter", "Password hashes that were computed: many mean that somebody guesses.");
-    page.sample(name, &[], hashes);
-}
 
 #[cfg(test)]
 mod tests;

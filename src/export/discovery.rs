@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use prometheus::{Encoder, TextEncoder, core::Collector, process_collector::ProcessCollector};
 
-use super::{REVISION, RUSTVERSION, VERSION, exposition::Exposition};
+use super::{REVISION, RUSTVERSION, VERSION, exposition::Exposition, web_configuration::web_configuration};
 use crate::{
     discovery::{
         chunks::MOST_BYTES,
@@ -24,7 +24,7 @@ pub fn page(kinds: &[(&'static str, Kind)], written: &Written, web: Option<Statu
     watched(&mut page, kinds);
     found(&mut page, written);
     applied(&mut page, written);
-    super::web_configuration(&mut page, web);
+    web_configuration(&mut page, web);
     let mut text = page.finish().into_bytes();
     // Writing to memory cannot fail.
     let _ = TextEncoder::new().encode(&ProcessCollector::for_self().collect(), &mut text);

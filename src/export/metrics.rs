@@ -11,7 +11,7 @@ use prometheus::{
     process_collector::ProcessCollector,
 };
 
-use super::{REVISION, RUSTVERSION, Run, VERSION, exposition::Exposition};
+use super::{REVISION, RUSTVERSION, Run, VERSION, exposition::Exposition, web_configuration::web_configuration};
 use crate::{
     config::SeriesConfig,
     ledger::{CheckView, DnsEvidence, Evidence, Snapshot, SweepReport},
@@ -180,7 +180,7 @@ impl Metrics {
         page.family("segprobe_icmp_evidence", "gauge", "Whether the kernel tells an RST from an ICMP error.");
         page.sample("segprobe_icmp_evidence", &[], u8::from(self.run.icmp_evidence));
         results(&mut page, snapshot, series, now);
-        super::web_configuration(&mut page, self.web.status());
+        web_configuration(&mut page, self.web.status());
         let mut text = page.finish().into_bytes();
         // Writing to memory cannot fail, and all families are well-formed.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
