@@ -200,15 +200,12 @@ fn a_certificate_is_rotated_under_load_without_a_failed_scrape() {
             threads.spawn(|| {
                 // A client of its own each time: no session is resumed.
                 while !stop.load(Ordering::Relaxed) {
-                    match tls::get(&scene.authority.client(), scene.agent.address, "/metrics") {
-                        Ok(answer) if answer.text.starts_with("HTTP/1.0 200") => {
-                            _ = scrapes.fetch_add(1, Ordering::Relaxed)
-                        }
-                        Ok(answer) => {
-                            failures.lock().unwrap().push(answer.text.lines().next().unwrap_or_default().to_owned())
-                        }
-                        Err(e) => failures.lock().unwrap().push(e.to_string()),
-                    }
+                    let scrape = tls::get(&scene.authority.client(), scene.agent.address, "/metrics");
+                    let status = scrape.map(|answer| answer.text.lines().next().unwrap_or_default().to_owned());
+                    match status {
+                        Ok(status) if status == "HTTP/1.0 200 OK" => _ = scrapes.fetch_add(1, Ordering::Relaxed),
+                        other => failures.lock().unwrap().push(format!("{other:?}")),
+                    };
                 }
             });
         }
@@ -313,4 +310,34 @@ fn discovery_is_served_the_same_way() {
     fs::write(&file, "junk").unwrap();
     discovery.signal(Signal::SIGHUP);
     wait_for("the signal is heard", SOON, || has("segprobe_web_config_last_reload_successful 0").then_some(()));
+}
+
+/// What the documentation tells to write: segprobe takes the one file, Prometheus the other.
+#[test]
+fn the_files_of_the_documentation_are_good() {
+    let page = include_str!("../../docs/web.md");
+    let block = |first: &str| {
+        let mut blocks = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        blocks.find(|block| block.starts_with(first)).unwrap_or_else(|| panic!("no block `{first}`"))
+    };
+    let directory = directory();
+    let pair = Authority::new().sign(&["segprobe"]);
+    fs::write(directory.path().join("tls.crt"), pair.certificate).unwrap();
+    fs::write(directory.path().join("tls.key"), pair.key).unwrap();
+    fs::write(directory.path().join("client-ca.crt"), Authority::new().pem()).unwrap();
+    for first in ["# web.yml", "# every key"] {
+        let file = directory.path().join("web.yml");
+        fs::write(&file, block(first)).unwrap();
+        let web = segprobe::web::Web::load(&file, true).unwrap_or_else(|e| panic!("{e}"));
+        assert!(web.tls().is_some() && web.authenticates());
+    }
+    if !have("promtool") {
+        return;
+    }
+    let scrape = block("# prometheus.yml");
+    fs::write(directory.path().join("prometheus.yml"), scrape).unwrap();
+    let mut command = Command::new("promtool");
+    command.args(["check", "config", "--syntax-only"]).arg(directory.path().join("prometheus.yml"));
+    let ended = process::run(command, SOON);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
 }
