@@ -265,8 +265,10 @@ impl Agent<'_> {
 
     /// Reads the web configuration and the configuration again; neither waits for the other to be good.
     async fn reload_all(&self, sweeping: &mut Sweeping, why: &str, tried: &mut Tried) -> Result<(), String> {
-        let web = self.web.reload(why);
-        self.reload(sweeping, why, tried).await.and(web)
+        match (self.web.reload(why), self.reload(sweeping, why, tried).await) {
+            (Err(web), Err(config)) => Err(format!("{config}\n{web}")),
+            (web, config) => config.and(web),
+        }
     }
 
     /// Reads the configuration again; a bad one leaves the old one running.

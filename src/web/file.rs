@@ -17,6 +17,7 @@ use tls::{Tls, TlsDocument};
 
 /// Largest file, and largest file that it names, in bytes.
 const MOST_BYTES: u32 = 1 << 20;
+const MOST_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// A checked web configuration.
 pub struct Settings {
@@ -195,5 +196,3 @@ fn check_rate(rate: Located<RateDocument>, wrong: &mut Wrong<'_>) -> Option<Rate
     }
     Some(Rate { interval, burst })
 }
-
-const MOST_INTERVAL: Duration = Duration::from_secs(3600);

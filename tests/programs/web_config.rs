@@ -13,8 +13,11 @@ use std::{
     time::Duration,
 };
 
+use axum::{Extension, Router, routing::get};
 use nix::sys::signal::Signal;
+use segprobe::web::{Authenticated, Peer, Web, listener};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     fake_kube::FakeKube,
@@ -312,6 +315,44 @@ fn discovery_is_served_the_same_way() {
     wait_for("the signal is heard", SOON, || has("segprobe_web_config_last_reload_successful 0").then_some(()));
 }
 
+/// What handlers are told of a client's certificate: that it was shown is not enough.
+#[test]
+fn a_certificate_counts_only_where_it_is_verified() {
+    let (directory, authority) = (directory(), Authority::new());
+    authority.sign(&["127.0.0.1"]).write(directory.path(), "server");
+    fs::write(directory.path().join("ca.crt"), authority.pem()).unwrap();
+    let file = directory.path().join("web.yml");
+    fs::write(&file, PAIR).unwrap();
+    let web = Web::load(&file, false).unwrap();
+
+    let told = |Extension(peer): Extension<Peer>, Extension(authenticated): Extension<Authenticated>| async move {
+        format!("{} {}", peer.certificate, authenticated.0)
+    };
+    let listener = listener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let app = Router::new().route("/", get(told));
+    runtime.spawn(listener::serve(listener, app, web.clone(), CancellationToken::new()));
+
+    let client = authority.client_with(Some(&authority.sign(&["client"])));
+    let ca = "  client_ca_file: ca.crt\n";
+    for (kind, ca, expected) in [
+        ("NoClientCert", "", "false false"),
+        ("RequestClientCert", "", "false false"),
+        ("RequireAnyClientCert", "", "false false"),
+        ("VerifyClientCertIfGiven", ca, "true true"),
+        ("RequireAndVerifyClientCert", ca, "true true"),
+    ] {
+        fs::write(&file, format!("{PAIR}  client_auth_type: {kind}\n{ca}")).unwrap();
+        web.reload("test").unwrap();
+        let answer = tls::get(&client, address, "/").unwrap().text;
+        assert_eq!(answer.split_once("\r\n\r\n").unwrap().1, expected, "{kind}");
+    }
+    fs::write(&file, format!("{PAIR}  client_auth_type: VerifyClientCertIfGiven\n{ca}")).unwrap();
+    web.reload("test").unwrap();
+    assert!(tls::get(&authority.client(), address, "/").unwrap().text.ends_with("false false"));
+}
+
 /// What the documentation tells to write: segprobe takes the one file, Prometheus the other.
 #[test]
 fn the_files_of_the_documentation_are_good() {
@@ -328,7 +369,7 @@ fn the_files_of_the_documentation_are_good() {
     for first in ["# web.yml", "# every key"] {
         let file = directory.path().join("web.yml");
         fs::write(&file, block(first)).unwrap();
-        let web = segprobe::web::Web::load(&file, true).unwrap_or_else(|e| panic!("{e}"));
+        let web = Web::load(&file, true).unwrap_or_else(|e| panic!("{e}"));
         assert!(web.tls().is_some() && web.authenticates());
     }
     if !have("promtool") {

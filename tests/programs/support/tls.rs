@@ -9,7 +9,11 @@ use std::{
 };
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::ring, pki_types::CertificateDer};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
 
 use super::SOON;
 
@@ -59,12 +63,24 @@ impl Authority {
 
     /// A client that trusts what this one signed.
     pub fn client(&self) -> Arc<ClientConfig> {
+        self.client_with(None)
+    }
+
+    /// The same, which shows a certificate where it is asked for one.
+    pub fn client_with(&self, own: Option<&Pair>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.der().clone()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .unwrap();
-        Arc::new(config.with_root_certificates(roots).with_no_client_auth())
+            .unwrap()
+            .with_root_certificates(roots);
+        Arc::new(match own {
+            None => config.with_no_client_auth(),
+            Some(own) => {
+                let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
+                config.with_client_auth_cert(vec![own.der.clone()], key).unwrap()
+            }
+        })
     }
 }
 
