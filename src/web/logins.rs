@@ -248,10 +248,15 @@ mod tests {
 
     #[tokio::test]
     async fn the_place_rests_after_a_refusal_alone() {
-        let (logins, users) = (Arc::new(Logins::default()), users("right"));
+        let hash = bcrypt::hash("right", 8).unwrap();
+        let users = Arc::new(Users::new([("alice".to_owned(), hash)].into_iter()).unwrap());
+        let logins = Arc::new(Logins::default());
         assert_eq!(logins.check(&users, HERE, "alice", b"right").await, Login::Good);
         assert!(logins.place.try_lock().is_ok());
+        let began = Instant::now();
         assert_eq!(logins.check(&users, HERE, "alice", b"wrong").await, Login::Bad);
-        assert!(logins.place.try_lock().is_err(), "it rests");
+        let (took, began) = (began.elapsed(), Instant::now());
+        drop(logins.place.lock().await);
+        assert!(began.elapsed() >= took, "it rested for {:?} after {took:?}", began.elapsed());
     }
 }
