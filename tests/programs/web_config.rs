@@ -193,6 +193,15 @@ fn prometheus_scrapes_with_certificate_and_password() {
     assert!(value(&hashes[0]) <= 3.0, "{hashes:?}");
 }
 
+/// Tells others to stop when it is dropped, by a failed assertion too: nobody waits for scrapers that go on for ever.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_certificate_is_rotated_under_load_without_a_failed_scrape() {
     let scene = Scene::start(PAIR);
@@ -212,6 +221,7 @@ fn a_certificate_is_rotated_under_load_without_a_failed_scrape() {
                 }
             });
         }
+        let _stops = Stops(&stop);
         let shown = || tls::get(&client, scene.agent.address, "/-/ready").unwrap().certificate;
         let successful = || scene.page().value("segprobe_web_config_last_reload_successful", &[]).unwrap();
         for round in 0..4 {
@@ -234,7 +244,6 @@ fn a_certificate_is_rotated_under_load_without_a_failed_scrape() {
             wait_for("the new certificate is shown", SOON, || (shown() == pair.der).then_some(()));
             assert_eq!(successful(), 1.0);
         }
-        stop.store(true, Ordering::Relaxed);
     });
     let failures = failures.into_inner().unwrap();
     assert!(failures.is_empty(), "{} of {scrapes:?}: {failures:?}", failures.len());
