@@ -321,7 +321,10 @@ fn discovery_is_served_the_same_way() {
     );
     fs::write(&file, "junk").unwrap();
     discovery.signal(Signal::SIGHUP);
-    wait_for("the signal is heard", SOON, || has("segprobe_web_config_last_reload_successful 0").then_some(()));
+    wait_for("the signal is heard", SOON, || {
+        discovery.stderr().lines().any(|l| l.contains("not reloaded") && l.contains("SIGHUP")).then_some(())
+    });
+    assert!(has("segprobe_web_config_last_reload_successful 0"), "{}", page());
 }
 
 /// What handlers are told of a client's certificate: that it was shown is not enough.
