@@ -20,13 +20,14 @@ use std::{
 };
 
 use crate::{
-    cli::{Cli, Command, PlaceArgs},
+    cli::{Cli, Command, PlaceArgs, WebArgs},
     config::{Config, DnsServer, Files, LoadError, PositiveControl, load},
     export::Run,
     inventory::{stands::Stand, system_dns},
     model::VantageMode,
     plan::{Plan, plan},
     vantage,
+    web::Web,
 };
 use node::Node;
 
@@ -154,6 +155,11 @@ fn load_plan(path: &Path, place: &PlaceArgs, shared: bool) -> Result<Loaded, Fai
     // The plan has what sweeps need of the targets: with thousands of them they are the largest part of the configuration.
     config.targets = Vec::new();
     Ok(Loaded { config: Arc::new(config), files, own, plan: Arc::new(plan) })
+}
+
+/// How HTTP is served: as the web configuration says, where there is one.
+fn load_web(args: &WebArgs) -> Result<Web, LoadError> {
+    args.web_config_file.as_ref().map_or_else(|| Ok(Web::open()), |file| Web::load(file, false))
 }
 
 fn needs_system_dns(config: &Config) -> bool {

@@ -13,6 +13,7 @@ pub mod report;
 pub mod sarif;
 pub mod table;
 pub mod tap;
+mod web_configuration;
 mod words;
 
 use std::sync::Arc;

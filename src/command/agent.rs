@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Failure, Loaded, load_plan, most_in_flight,
+    Failure, Loaded, load_plan, load_web, most_in_flight,
     node::{Node, can_enter, least_privilege, speakers, who_asks},
     run_info, runtime,
 };
@@ -41,7 +41,7 @@ use crate::{
         schedule::{Observer, Schedule},
     },
     vantage::raise_descriptor_limit,
-    web::listener,
+    web::{Web, listener},
 };
 
 /// Changed files are noticed within this time.
@@ -54,16 +54,18 @@ const GRACE: Duration = Duration::from_secs(10);
 pub fn run(args: &AgentArgs) -> Result<ExitCode, Failure> {
     log::init(args.log.level, args.log.format);
     let loaded = load_plan(&args.config.config_file, &args.place, true)?;
+    let web = load_web(&args.web)?;
     let descriptors = raise_descriptor_limit().map_err(Failure::system("raise the limit of open descriptors"))?;
     let address = &args.web.listen_address;
     let listener = listener::bind(address).map_err(Failure::listen(address))?;
     least_privilege(&loaded.config)?;
     let run = run_info(&args.place);
-    let metrics = Metrics::new(run.clone()).map_err(|e| Failure::Usage(e.to_string()))?;
+    let metrics = Metrics::new(run.clone(), web.clone()).map_err(|e| Failure::Usage(e.to_string()))?;
     runtime()?.block_on(async {
         let (reload, reload_requests) = mpsc::channel(1);
         let agent = Agent {
             args,
+            web,
             run: run.clone(),
             descriptors,
             ledger: Arc::default(),
@@ -85,6 +87,7 @@ pub fn run(args: &AgentArgs) -> Result<ExitCode, Failure> {
 
 struct Agent<'a> {
     args: &'a AgentArgs,
+    web: Web,
     run: Run,
     descriptors: u64,
     ledger: Arc<Ledger>,
@@ -140,7 +143,8 @@ impl Agent<'_> {
         let mut sweeping = self.start(loaded, node, None);
         self.metrics.reloaded(true);
         let stop = CancellationToken::new();
-        let mut server = tokio::spawn(listener::serve(listener, http::router(site), stop.clone()));
+        let mut server = tokio::spawn(listener::serve(listener, http::router(site), self.web.clone(), stop.clone()));
+        tokio::spawn(self.web.clone().watch());
         let mut watch = tokio::time::interval(WATCH);
         watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tried = Tried { digest: sweeping.loaded.config.hash.clone(), problem: None };
@@ -149,11 +153,11 @@ impl Agent<'_> {
                 _ = term.recv() => break,
                 _ = int.recv() => break,
                 _ = hangup.recv() => {
-                    let _ = self.reload(&mut sweeping, "SIGHUP", &mut tried).await;
+                    let _ = self.reload_all(&mut sweeping, "SIGHUP", &mut tried).await;
                 }
                 Some(answer) = reload_requests.recv() => {
                     // Nobody waits for the answer of a request that was given up.
-                    let _ = answer.send(self.reload(&mut sweeping, "request", &mut tried).await);
+                    let _ = answer.send(self.reload_all(&mut sweeping, "request", &mut tried).await);
                 }
                 _ = watch.tick() => {
                     let look = sweeping.loaded.files.look();
@@ -257,6 +261,14 @@ impl Agent<'_> {
         self.told.store(Arc::new(plan.not_tested.clone()));
         schedule.follow(&plan.legs);
         loaded.plan = Arc::new(plan);
+    }
+
+    /// Reads the web configuration and the configuration again; neither waits for the other to be good.
+    async fn reload_all(&self, sweeping: &mut Sweeping, why: &str, tried: &mut Tried) -> Result<(), String> {
+        match (self.web.reload(why), self.reload(sweeping, why, tried).await) {
+            (Err(web), Err(config)) => Err(format!("{config}\n{web}")),
+            (web, config) => config.and(web),
+        }
     }
 
     /// Reads the configuration again; a bad one leaves the old one running.

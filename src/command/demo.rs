@@ -34,7 +34,7 @@ use crate::{
         Sweeper,
         schedule::{Observer, Schedule},
     },
-    web::listener,
+    web::{Web, listener},
 };
 
 pub fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
@@ -138,7 +138,7 @@ async fn serve(
     first: &[SweepReport],
 ) -> Result<ExitCode, Failure> {
     let address = listener.local_addr().map_err(Failure::system("read the listener's address"))?;
-    let metrics = Arc::new(Metrics::new(run.clone()).map_err(|e| Failure::Usage(e.to_string()))?);
+    let metrics = Arc::new(Metrics::new(run.clone(), Web::open()).map_err(|e| Failure::Usage(e.to_string()))?);
     metrics.reloaded(true);
     for report in first {
         metrics.announce(&report.boundary);
@@ -155,7 +155,7 @@ async fn serve(
     let stop = CancellationToken::new();
     let mut schedule = Schedule::new(sweeper.clone(), ledger, Arc::new(Counter(metrics)));
     schedule.follow(&sweeper.plan.legs);
-    let server = tokio::spawn(listener::serve(listener, http::router(site), stop.clone()));
+    let server = tokio::spawn(listener::serve(listener, http::router(site), Web::open(), stop.clone()));
     writeln!(io::stdout(), "\nThe page: {0}  The metrics: {0}metrics  Ctrl-C ends it.", browse(address))
         .map_err(Failure::output)?;
     tokio::signal::ctrl_c().await.map_err(Failure::system("wait for Ctrl-C"))?;

@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{Failure, runtime};
+use super::{Failure, load_web, runtime};
 use crate::{
     cli::DiscoverArgs,
     discovery::{
@@ -46,28 +46,39 @@ pub fn run(args: &DiscoverArgs) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         });
     }
+    let web = load_web(&args.web)?;
     let listener = listener::bind(&args.web.listen_address).map_err(Failure::listen(&args.web.listen_address))?;
     runtime()?.block_on(async {
         let handle = |kind| signal(kind).map_err(Failure::system("handle signals"));
         let (mut term, mut int) = (handle(SignalKind::terminate())?, handle(SignalKind::interrupt())?);
+        let mut hangup = handle(SignalKind::hangup())?;
         let api = connect(&settings).await?;
         let address = listener.local_addr().map_err(Failure::system("read the listener's address"))?;
         info!(version = VERSION, %address, heartbeat = settings.heartbeat.as_secs(), "started");
 
         let watches = (settings.heartbeat / 2).clamp(WATCHES.0, WATCHES.1);
         let (world, writer) = (Arc::new(World::default()), Arc::new(Writer::new(settings)));
-        let (to_show, to_ask) = ((world.clone(), writer.clone()), writer.clone());
+        let (to_show, to_ask) = ((world.clone(), writer.clone(), web.clone()), writer.clone());
         let ready = move || match to_ask.written() {
             written if written.heartbeat.is_none() => Err("the targets are not written yet"),
             written if written.failing > 0 => Err("not all targets are written; the log names the ConfigMaps"),
             _ => Ok(()),
         };
-        let site = http::bare_site(&args.web.telemetry_path, move || page(&to_show.0.kinds(), &to_show.1.written()), ready);
+        let metrics = move || page(&to_show.0.kinds(), &to_show.1.written(), to_show.2.status());
+        let site = http::bare_site(&args.web.telemetry_path, metrics, ready);
         let stop = CancellationToken::new();
-        let mut server = tokio::spawn(listener::serve(listener, site, stop.clone()));
+        let mut server = tokio::spawn(listener::serve(listener, site, web.clone(), stop.clone()));
+        tokio::spawn(web.clone().watch());
+        let reloads = async {
+            while hangup.recv().await.is_some() {
+                let _ = web.reload("SIGHUP");
+            }
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
+            () = reloads => {}
             () = follow_all(&api, &world, watches) => {}
             () = writer.keep_writing(&api, &world) => {}
             ended = &mut server => {

@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 
 use prometheus::{Encoder, TextEncoder, core::Collector, process_collector::ProcessCollector};
 
-use super::{REVISION, RUSTVERSION, VERSION, exposition::Exposition};
-use crate::discovery::{
-    chunks::MOST_BYTES,
-    follow::Kind,
-    targets::Gap,
-    write::{Written, config_map},
+use super::{REVISION, RUSTVERSION, VERSION, exposition::Exposition, web_configuration::web_configuration};
+use crate::{
+    discovery::{
+        chunks::MOST_BYTES,
+        follow::Kind,
+        targets::Gap,
+        write::{Written, config_map},
+    },
+    web::live::Status,
 };
 
 /// The whole page.
-pub fn page(kinds: &[(&'static str, Kind)], written: &Written) -> String {
+pub fn page(kinds: &[(&'static str, Kind)], written: &Written, web: Option<Status>) -> String {
     let mut page = Exposition::default();
     page.family("segprobe_build_info", "gauge", "Version of this discovery.");
     let build = [("version", VERSION), ("revision", REVISION), ("rustversion", RUSTVERSION)];
@@ -21,6 +24,7 @@ pub fn page(kinds: &[(&'static str, Kind)], written: &Written) -> String {
     watched(&mut page, kinds);
     found(&mut page, written);
     applied(&mut page, written);
+    web_configuration(&mut page, web);
     let mut text = page.finish().into_bytes();
     // Writing to memory cannot fail.
     let _ = TextEncoder::new().encode(&ProcessCollector::for_self().collect(), &mut text);

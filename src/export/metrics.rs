@@ -11,12 +11,13 @@ use prometheus::{
     process_collector::ProcessCollector,
 };
 
-use super::{REVISION, RUSTVERSION, Run, VERSION, exposition::Exposition};
+use super::{REVISION, RUSTVERSION, Run, VERSION, exposition::Exposition, web_configuration::web_configuration};
 use crate::{
     config::SeriesConfig,
     ledger::{CheckView, DnsEvidence, Evidence, Snapshot, SweepReport},
     model::{CheckId, Mode, Reason, Transport, Verdict},
     observation::TcpOutcome,
+    web::Web,
 };
 
 /// The agent's own counters, and the page.
@@ -30,13 +31,14 @@ pub struct Metrics {
     startup: HistogramVec,
     reload_successful: Gauge,
     reload_time: Gauge,
+    web: Web,
     run: Run,
 }
 
 impl Metrics {
     /// # Errors
     /// Two metrics of one name; not expected.
-    pub fn new(run: Run) -> Result<Self, prometheus::Error> {
+    pub fn new(run: Run, web: Web) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let seconds = |name, help, label, buckets: &[f64]| {
             HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[label])
@@ -84,6 +86,7 @@ impl Metrics {
                 "Time of the last successful reload of the configuration.",
             )?,
             registry,
+            web,
             run,
         };
         let r = &metrics.registry;
@@ -177,6 +180,7 @@ impl Metrics {
         page.family("segprobe_icmp_evidence", "gauge", "Whether the kernel tells an RST from an ICMP error.");
         page.sample("segprobe_icmp_evidence", &[], u8::from(self.run.icmp_evidence));
         results(&mut page, snapshot, series, now);
+        web_configuration(&mut page, self.web.status());
         let mut text = page.finish().into_bytes();
         // Writing to memory cannot fail, and all families are well-formed.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);

@@ -536,7 +536,7 @@ fn report_of(snapshot: &Snapshot) -> SweepReport {
 
 #[test]
 fn metrics_of_the_node_and_its_pods() {
-    let metrics = Metrics::new(run()).unwrap();
+    let metrics = Metrics::new(run(), crate::web::Web::open()).unwrap();
     let series = SeriesConfig { every_check: 100, worst_checks: 100 };
     let page = |snapshot: &Snapshot| metrics.page(snapshot, series, Instant::now());
     let mut snapshot = of_pods();

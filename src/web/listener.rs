@@ -8,13 +8,19 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use super::{Peer, is_loopback};
+use super::{Peer, Web, is_loopback};
 
 /// Connections served at once; more wait in the kernel's backlog.
 const MOST_CONNECTIONS: usize = 64;
+/// Time for a TLS handshake.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// Time for a request's headers.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// A connection's whole life: a reader of one byte a second is cut.
@@ -43,8 +49,9 @@ pub fn bind(address: &str) -> io::Result<std::net::TcpListener> {
 ///
 /// # Errors
 /// The listener cannot be used.
-pub async fn serve(listener: std::net::TcpListener, app: Router, stop: CancellationToken) -> io::Result<()> {
+pub async fn serve(listener: std::net::TcpListener, app: Router, web: Web, stop: CancellationToken) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
+    let app = web.guard(app);
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
@@ -61,12 +68,25 @@ pub async fn serve(listener: std::net::TcpListener, app: Router, stop: Cancellat
             },
         };
         let loopback = stream.local_addr().is_ok_and(|local| is_loopback(local.ip())) && is_loopback(peer.ip());
-        let peer = Peer { address: peer, loopback };
-        let service = TowerToHyperService::new(app.clone().layer(Extension(peer)));
-        let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(32 << 10);
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
+        let peer = Peer { address: peer, loopback, certificate: false };
+        let (app, web, watcher) = (app.clone(), web.clone(), graceful.watcher());
         tokio::spawn(async move {
+            let connection = async {
+                let Some(tls) = web.tls() else {
+                    let service = TowerToHyperService::new(app.layer(Extension(peer)));
+                    let connection = http().http1_only().serve_connection(TokioIo::new(stream), service).into_owned();
+                    let _ = watcher.watch(connection).await;
+                    return;
+                };
+                let verifies = web.verifies(&tls);
+                let Some(stream) = shake_hands(stream, tls).await else { return };
+                let (_, session) = stream.get_ref();
+                let peer = Peer { certificate: verifies && session.peer_certificates().is_some(), ..peer };
+                let service = TowerToHyperService::new(app.layer(Extension(peer)));
+                let http =
+                    if session.alpn_protocol() == Some(b"h2") { http().http2_only() } else { http().http1_only() };
+                let _ = watcher.watch(http.serve_connection(TokioIo::new(stream), service).into_owned()).await;
+            };
             // How a scraper ends its connection is its own affair.
             let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;
             drop(place);
@@ -74,4 +94,14 @@ pub async fn serve(listener: std::net::TcpListener, app: Router, stop: Cancellat
     }
     let _ = tokio::time::timeout(DRAIN_TIME, graceful.shutdown()).await;
     Ok(())
+}
+
+fn http() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(32 << 10);
+    builder
+}
+
+async fn shake_hands(stream: TcpStream, tls: Arc<rustls::ServerConfig>) -> Option<TlsStream<TcpStream>> {
+    tokio::time::timeout(HANDSHAKE_TIME, TlsAcceptor::from(tls).accept(stream)).await.ok()?.ok()
 }

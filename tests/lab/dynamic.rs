@@ -272,7 +272,7 @@ fn stalled_agent_goes_stale() -> Result<(), Failed> {
         assert_eq!(agent.served(4 * interval), Reason::Stale);
 
         let run = Run { node: "lab".into(), kernel: "".into(), icmp_evidence: true };
-        let metrics = Metrics::new(run)?;
+        let metrics = Metrics::new(run, segprobe::web::Web::open())?;
         let verdict = |later| {
             let page = metrics.page(&agent.ledger.snapshot(), sweeper.config.series, Instant::now() + later);
             let of_check = page.lines().filter(|line| line.starts_with("segprobe_check_verdict{"));

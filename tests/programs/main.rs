@@ -54,3 +54,5 @@ mod share_simulation;
 mod slices;
 mod support;
 mod vantages;
+mod web_config;
+mod web_logins;

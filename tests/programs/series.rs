@@ -72,7 +72,7 @@ fn sweep(ledger: &Ledger, plan: &Plan, reasons: &[Reason]) {
 
 fn page(ledger: &Ledger, every_check: u32, worst_checks: u32) -> Page {
     let run = Run { node: "node".into(), kernel: "6".into(), icmp_evidence: true };
-    let metrics = Metrics::new(run).unwrap();
+    let metrics = Metrics::new(run, segprobe::web::Web::open()).unwrap();
     let text = metrics.page(&ledger.snapshot(), SeriesConfig { every_check, worst_checks }, Instant::now());
     Page::parse(&text)
 }

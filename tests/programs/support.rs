@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod process;
 pub mod prometheus;
 pub mod reference;
+pub mod tls;
 pub mod told;
 
 use std::{
