@@ -25,6 +25,7 @@ use crate::{
     model::VantageMode,
     plan::{Plan, plan},
     vantage,
+    web::listener::MOST_CONNECTIONS,
 };
 use node::Node;
 
@@ -160,7 +161,7 @@ fn node_name(place: &PlaceArgs) -> Arc<str> {
     place.node_name.clone().unwrap_or_else(host).into()
 }
 
-/// Two threads: one may be busy with a page while the other sends.
+/// Two threads: one may record a sweep while the other sends. Pages are another's (`web::listener`).
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -175,7 +176,8 @@ fn browse(address: SocketAddr) -> String {
     if ip.is_unspecified() { format!("http://localhost:{}/", address.port()) } else { format!("http://{address}/") }
 }
 
-/// Connects that fit into the limit of open descriptors beside everything else.
+/// Connects that fit into the limit of open descriptors beside scrapers and everything else.
 fn most_in_flight(descriptors: u64) -> u32 {
-    u32::try_from(descriptors.saturating_sub(128).max(16)).unwrap_or(u32::MAX)
+    let others = 128 + MOST_CONNECTIONS as u64;
+    u32::try_from(descriptors.saturating_sub(others).max(16)).unwrap_or(u32::MAX)
 }

@@ -1,5 +1,6 @@
 //! What people and machines read: all of it from one immutable snapshot, or from what a sweep reported.
 
+pub mod access;
 pub mod discovery;
 pub mod exposition;
 pub mod http;
@@ -8,6 +9,7 @@ pub mod log;
 pub mod metrics;
 pub mod page;
 pub mod table;
+mod together;
 mod words;
 
 use std::sync::Arc;

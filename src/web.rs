@@ -1,6 +1,10 @@
 //! How HTTP is served, whatever is served: sockets and their limits, TLS, who may ask. It knows nothing of verdicts.
 
+mod connection;
+mod crowd;
 pub mod listener;
+mod places;
+mod stream;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,7 +15,13 @@ pub struct Peer {
     pub address: SocketAddr,
     /// It came over the loopback address, from this machine.
     pub loopback: bool,
+    /// It showed a client certificate, and a CA of the web configuration vouches for it.
+    pub certificate: bool,
 }
+
+/// Whether who asks has proven to be somebody, by a password or a verified certificate; `Web::guard` puts it beside every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Authenticated(pub bool);
 
 /// Whether an address is of loopback, IPv4 mapped into IPv6 too.
 pub fn is_loopback(address: IpAddr) -> bool {

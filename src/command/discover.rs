@@ -64,7 +64,7 @@ pub fn run(args: &DiscoverArgs) -> Result<ExitCode, Failure> {
         };
         let site = http::bare_site(&args.web.telemetry_path, move || page(&to_show.0.kinds(), &to_show.1.written()), ready);
         let stop = CancellationToken::new();
-        let mut server = tokio::spawn(listener::serve(listener, site, stop.clone()));
+        let mut server = tokio::spawn(listener::serve(listener, site, || None, stop.clone()));
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
