@@ -104,7 +104,7 @@ pub struct WebArgs {
     pub telemetry_path: String,
     /// TLS, passwords and limits of the HTTP server (YAML), in the format of Prometheus' exporters
     #[arg(long = "web.config.file", value_name = "FILE")]
-    pub config_file: Option<PathBuf>,
+    pub web_config_file: Option<PathBuf>,
 }
 
 /// Arguments of `agent`.

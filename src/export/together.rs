@@ -29,7 +29,10 @@ impl<T: Clone> Default for Together<T> {
 impl<T: Clone + Send + Sync + 'static> Together<T> {
     /// The next page, made by `make` or by that of who asked just before.
     pub async fn next(&self, make: impl FnOnce() -> T + Send + 'static) -> T {
-        self.join(make).await
+        let page = self.join(make);
+        // Whose requests have come already are read first.
+        tokio::task::yield_now().await;
+        page.await
     }
 
     fn join(&self, make: impl FnOnce() -> T + Send + 'static) -> Shared<Page<T>> {
@@ -39,8 +42,6 @@ impl<T: Clone + Send + Sync + 'static> Together<T> {
         }
         let slot = self.0.clone();
         let begin = async move {
-            // Whose requests have come already are read first.
-            tokio::task::yield_now().await;
             slot.lock().unwrap_or_else(PoisonError::into_inner).take();
             make()
         };

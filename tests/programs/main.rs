@@ -37,6 +37,7 @@ mod hostile_dns;
 mod hostile_tcp;
 mod hostile_zones;
 mod http;
+mod http_abuse;
 mod manifests;
 mod metrics_reference;
 mod model_defences;
