@@ -7,12 +7,13 @@ use arc_swap::ArcSwap;
 use axum::{
     Router,
     body::Bytes,
-    extract::{Request, State},
+    extract::{RawQuery, Request, State},
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{Html, IntoResponse, Response},
     routing::{get, post},
 };
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -21,7 +22,7 @@ use super::{
     exposition::Exposition,
     json,
     metrics::Metrics,
-    page,
+    page::{self, Query, Shown},
     together::Together,
 };
 use crate::{
@@ -81,7 +82,7 @@ pub fn bare_site(
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     };
     Router::new()
-        .route("/", get(move || async move { Html(page::bare(&page)) }))
+        .route("/", get(move || async move { page_response(page::bare(&page)) }))
         .merge(scraped(path, metrics))
         .route("/-/healthy", get(healthy))
         .route("/-/ready", get(move || async move { answer() }))
@@ -120,11 +121,31 @@ pub fn router(site: Site) -> Router {
     open.route("/-/healthy", get(healthy)).route("/-/ready", ready).merge(detail.merge(lifecycle).with_state(site))
 }
 
-async fn landing(State(site): State<Site>) -> Response {
-    let page = page::detail(&site.telemetry_path, &site.ledger.snapshot(), Instant::now());
-    let policy =
-        "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
-    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(page)).into_response()
+async fn landing(State(site): State<Site>, RawQuery(query): RawQuery) -> Response {
+    let query = Query::parse(&query.unwrap_or_default());
+    let shown = Shown {
+        run: &site.run,
+        telemetry_path: &site.telemetry_path,
+        snapshot: &site.ledger.snapshot(),
+        now: Instant::now(),
+        clock: Timestamp::now(),
+    };
+    let mut response = page_response(page::detail(&shown, &query));
+    if !query.paused {
+        response.headers_mut().insert(header::REFRESH, page::REFRESH_SECONDS.into());
+    }
+    response
+}
+
+/// A page with what keeps browsers from doing more with it than showing it.
+fn page_response(page: String) -> Response {
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, page::policy()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (headers, Html(page)).into_response()
 }
 
 async fn checks(site: Site, together: Together<Result<Bytes, Arc<str>>>) -> Response {

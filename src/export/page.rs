@@ -1,99 +1,202 @@
-//! The landing page: a plain one for everybody, and the totals for whoever may see them.
+//! The status page: one look answers whether we are segmented, and everything else is one click away.
+//!
+//! It is rendered here whole, without scripts; what is asked of it stands in its address ([`Query`]). All names are hostile:
+//! `plain` makes them visible, and the templates escape them.
 
-use std::{fmt::Write, time::Instant};
+mod check;
+mod dns;
+mod headline;
+mod layout;
+mod list;
+mod matrix;
+mod overview;
+mod query;
+#[cfg(test)]
+mod tests;
 
-use super::{VERSION, table, words};
-use crate::{ledger::Snapshot, model::Mode};
+use std::time::Instant;
 
-/// Most checks on the page; the JSON has them all.
-const MOST_ROWS: usize = 1_000;
+use jiff::{SignedDuration, Timestamp};
+use maud::{Markup, html};
+
+use super::{Run, VERSION};
+use crate::{
+    ledger::{CheckView, Snapshot},
+    model::{Mode, Reason, plain},
+};
+use headline::headline;
+pub use layout::policy;
+pub use query::Query;
+
+/// The page is loaded again after so many seconds, where it was not asked to stay.
+pub const REFRESH_SECONDS: u32 = 30;
+
+/// What is shown.
+pub struct Shown<'a> {
+    /// Who speaks.
+    pub run: &'a Run,
+    /// Path of the metrics.
+    pub telemetry_path: &'a str,
+    /// The results.
+    pub snapshot: &'a Snapshot,
+    /// The moment, on the monotonic clock: what is too old says so.
+    pub now: Instant,
+    /// The moment, for people.
+    pub clock: Timestamp,
+}
+
+/// A check at the moment it is shown.
+pub struct Row<'a> {
+    /// The check.
+    pub view: &'a CheckView,
+    /// What is served of it.
+    pub reason: Reason,
+}
+
+impl Row<'_> {
+    /// The verdict's word; `reported` where it does not count.
+    fn word(&self) -> &'static str {
+        if self.view.mode == Mode::Judge { self.reason.verdict().as_str() } else { "reported" }
+    }
+
+    /// `web/app=web`; without a namespace where it has none.
+    fn source(&self) -> String {
+        let source = &self.view.id.source;
+        if source.namespace.is_empty() {
+            plain(&source.name)
+        } else {
+            plain(&format!("{}/{}", source.namespace, source.name))
+        }
+    }
+
+    /// `payments/vault:8200`, or the DNS server's name.
+    fn target(&self) -> String {
+        let id = &self.view.id;
+        if id.target_namespace.is_empty() {
+            plain(&id.target)
+        } else {
+            plain(&format!("{}/{}", id.target_namespace, id.target))
+        }
+    }
+}
 
 /// What anybody may see: nothing of the protected zone.
-pub fn plain(telemetry_path: &str) -> String {
-    document(&format!(
-        "<p>Version {VERSION}.</p><ul><li><a href=\"{0}\">Metrics</a></li></ul>\
-         <p>Verdicts are shown on the loopback address only: <code>kubectl port-forward</code> leads there.</p>",
-        escape(telemetry_path)
-    ))
+pub fn plain_page(telemetry_path: &str) -> String {
+    bare_with(
+        telemetry_path,
+        &html! {
+            p { "Verdicts are shown on the loopback address only: " code { "kubectl port-forward" } " leads there." }
+        },
+    )
 }
 
 /// The landing page of what has no verdicts to show.
 pub fn bare(telemetry_path: &str) -> String {
-    let metrics = escape(telemetry_path);
-    document(&format!("<p>Version {VERSION}.</p><ul><li><a href=\"{metrics}\">Metrics</a></li></ul>"))
+    bare_with(telemetry_path, &html! {})
 }
 
-/// Verdicts, worst first.
-pub fn detail(telemetry_path: &str, snapshot: &Snapshot, now: Instant) -> String {
-    let mut body = String::new();
-    let _ = write!(
-        body,
-        "<p>Version {VERSION}, configuration {}. <a href=\"{}\">Metrics</a>, <a href=\"/api/v1/checks\">JSON</a>.</p>\
-         <p><strong>{}</strong></p>",
-        escape(snapshot.config_hash.get(..12).unwrap_or_default()),
-        escape(telemetry_path),
-        table::summary(table::totals(snapshot, now)),
-    );
-    body.push_str(
-        "<table><thead><tr><th>Verdict<th>Boundary<th>Check<th>Source<th>Target<th>Reason and evidence</thead><tbody>",
-    );
-    let mut checks: Vec<_> = snapshot.checks.iter().map(|c| (c.mode, c.reason_at(now), c)).collect();
-    checks.sort_by_key(|(mode, reason, _)| (*mode, *reason));
-    for (mode, reason, check) in checks.iter().take(MOST_ROWS) {
-        let id = &check.id;
-        let verdict = if *mode == Mode::Judge { reason.verdict().as_str() } else { "reported" };
-        let _ = write!(
-            body,
-            "<tr class=\"{verdict}\"><td>{verdict}<td>{}<td>{}<td>{}<td>{}<td>{}: {}. {}",
-            escape(&id.boundary),
-            id.kind,
-            escape(&format!("{} {}", id.source.namespace, id.source.name)),
-            escape(&format!("{} {} {}", id.target_namespace, id.target, id.via_str())),
-            reason,
-            reason.explain(),
-            escape(&words::evidence(check)),
-        );
-    }
-    body.push_str("</tbody></table>");
-    if checks.len() > MOST_ROWS {
-        let _ = write!(body, "<p>And {} more: see the JSON.</p>", checks.len() - MOST_ROWS);
-    }
-    document(&body)
+fn bare_with(telemetry_path: &str, more: &Markup) -> String {
+    let body = html! {
+        main.bare {
+            h1 { "segprobe" }
+            p { "Version " (VERSION) ". " a href=(relative(telemetry_path)) { "Metrics" } }
+            (more)
+        }
+    };
+    layout::document("segprobe", "none", &body)
 }
 
-fn document(body: &str) -> String {
-    format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>segprobe</title>\
-         <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head>\
-         <body><h1>segprobe</h1>{body}</body></html>"
-    )
+/// Verdicts, as they were asked for.
+pub fn detail(shown: &Shown<'_>, query: &Query) -> String {
+    let mut rows: Vec<Row<'_>> =
+        shown.snapshot.checks.iter().map(|view| Row { view, reason: view.reason_at(shown.now) }).collect();
+    // Worst first, reports last; the rest stays in the order of identities.
+    rows.sort_by_key(|row| (row.view.mode, row.reason));
+    let headline = headline(&rows);
+    let title = format!("{} · segprobe {}", headline.answer, plain(&shown.run.node));
+    let content = if query.is_filter() {
+        list::filtered(shown, &rows, query)
+    } else {
+        overview::overview(shown, &rows, &headline, query)
+    };
+    let body = html! {
+        (header(shown, query))
+        main { (content) }
+        (footer(shown))
+    };
+    layout::document(&title, headline.state, &body)
 }
 
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;margin:2rem;color-scheme:light dark}\
-table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #8886;vertical-align:top}\
-td:first-child{font-weight:600;white-space:nowrap}.fail td:first-child{color:#fff;background:#b3261e}\
-.inconclusive td:first-child{color:#000;background:#e6b800}.unverified td:first-child{color:#000;background:#8ecae6}\
-.pass td:first-child{color:#fff;background:#2e7d32}";
-
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            c => escaped.push(c),
+fn header(shown: &Shown<'_>, query: &Query) -> Markup {
+    html! {
+        header {
+            p.brand { a href=(query.of_all().href()) { "segprobe" } " " span { (plain(&shown.run.node)) } }
+            p.clock {
+                time datetime=(shown.clock.strftime("%Y-%m-%dT%H:%M:%SZ")) { (at(shown.clock)) }
+                " "
+                a href=(query.turned().href()) {
+                    @if query.paused { "Refresh again" } @else { "Stop refreshing" }
+                }
+            }
         }
     }
-    escaped
 }
 
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn markup_is_escaped() {
-        assert_eq!(super::escape("<a href='x'>&\""), "&lt;a href=&#39;x&#39;&gt;&amp;&quot;");
+fn footer(shown: &Shown<'_>) -> Markup {
+    let hash = shown.snapshot.config_hash.get(..12).unwrap_or(&shown.snapshot.config_hash);
+    html! {
+        footer {
+            p {
+                "Version " (VERSION) " · kernel " (plain(&shown.run.kernel)) " · configuration "
+                code { (plain(hash)) }
+            }
+            nav aria-label="Other forms" {
+                a href=(relative(shown.telemetry_path)) { "Metrics" } " "
+                a href="api/v1/checks" { "JSON" } " "
+                a href="config" { "Configuration" }
+            }
+        }
     }
+}
+
+/// A verdict as a word and a sign: neither needs a colour.
+fn badge(word: &str) -> Markup {
+    let sign = match word {
+        "fail" => "✗",
+        "inconclusive" => "?",
+        "unverified" => "○",
+        "pass" => "✓",
+        _ => "·",
+    };
+    html! { span class=(format!("badge {word}")) { span aria-hidden="true" { (sign) } " " (word) } }
+}
+
+/// What may be wider than the screen scrolls alone, with the keyboard too.
+fn scroll(label: &str, content: &Markup) -> Markup {
+    html! { div.scroll role="region" aria-label=(label) tabindex="0" { (content) } }
+}
+
+/// A path below this page's own.
+fn relative(path: &str) -> String {
+    format!(".{path}")
+}
+
+fn at(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
+/// `3 min ago`, coarse: it is read, not counted with.
+fn ago(time: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(time).max(SignedDuration::ZERO).as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s ago"),
+        120..7_200 => format!("{} min ago", seconds / 60),
+        7_200..172_800 => format!("{} h ago", seconds / 3_600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+/// A moment and how long ago it was.
+fn moment(time: Timestamp, now: Timestamp) -> Markup {
+    html! { time datetime=(time.strftime("%Y-%m-%dT%H:%M:%SZ")) { (at(time)) } " " small { "(" (ago(time, now)) ")" } }
 }

@@ -1,11 +1,11 @@
-//! Table, page and words: hostile names do no harm, lines fit, and evidence reads well.
+//! Table and words: hostile names do no harm, lines fit, and evidence reads well.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration, time::Instant};
 
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::{Run, json, metrics::Metrics, page, table, words};
+use super::{Run, json, metrics::Metrics, table, words};
 use crate::{
     config::SeriesConfig,
     inventory::{
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Names as a hostile server or pod could choose them: they erase, turn, hide, break lines and bring markup.
-const HOSTILE: [&str; 7] = [
+pub(super) const HOSTILE: [&str; 7] = [
     "\u{1b}[2J\u{1b}[31mred",
     "line\r\nbreak",
     "turned\u{202e}around\u{2066}\u{61c}",
@@ -34,7 +34,7 @@ const HOSTILE: [&str; 7] = [
     "\"><img src=x onerror='x'>&",
 ];
 
-fn id(boundary: &str, kind: CheckKind, namespace: &str, target: &str, via: Option<Via>) -> Arc<CheckId> {
+pub(super) fn id(boundary: &str, kind: CheckKind, namespace: &str, target: &str, via: Option<Via>) -> Arc<CheckId> {
     Arc::new(CheckId {
         boundary: boundary.into(),
         expect: Expect::Blocked,
@@ -46,17 +46,17 @@ fn id(boundary: &str, kind: CheckKind, namespace: &str, target: &str, via: Optio
     })
 }
 
-fn view(id: Arc<CheckId>, mode: Mode, reason: Reason, evidence: Evidence) -> CheckView {
+pub(super) fn view(id: Arc<CheckId>, mode: Mode, reason: Reason, evidence: Evidence) -> CheckView {
     let (judged, at) = (Instant::now(), Timestamp::UNIX_EPOCH);
     let result = CheckResult { id: id.clone(), mode, reason, evidence, discovered: false, judged, at };
     CheckView { id, mode, result: Some(Arc::new(result)), round: Duration::from_secs(30), findings: [].into() }
 }
 
-fn connect(outcome: TcpOutcome) -> TcpSeen {
+pub(super) fn connect(outcome: TcpOutcome) -> TcpSeen {
     TcpSeen { outcome, icmp: None, errno: None, elapsed_us: 0 }
 }
 
-fn address(address: &str, attempts: &[TcpSeen]) -> AddressSeen {
+pub(super) fn address(address: &str, attempts: &[TcpSeen]) -> AddressSeen {
     let now = Instant::now();
     AddressSeen {
         address: Some(address.parse().unwrap()),
@@ -72,11 +72,11 @@ fn address(address: &str, attempts: &[TcpSeen]) -> AddressSeen {
     }
 }
 
-fn tcp(addresses: Vec<(AddressSeen, Reason)>) -> Evidence {
+pub(super) fn tcp(addresses: Vec<(AddressSeen, Reason)>) -> Evidence {
     Evidence::Reach(addresses.into())
 }
 
-fn dns(names: &[&str]) -> Evidence {
+pub(super) fn dns(names: &[&str]) -> Evidence {
     let mut seen = DnsSeen::default();
     let over = &mut seen.over[0];
     (over.used, over.control, over.self_check) = (true, [ControlReply::Answered; 2], true);
@@ -92,7 +92,7 @@ fn dns(names: &[&str]) -> Evidence {
     }))
 }
 
-fn snapshot(checks: Vec<CheckView>) -> Snapshot {
+pub(super) fn snapshot(checks: Vec<CheckView>) -> Snapshot {
     let boundary = BoundaryView {
         name: "b".into(),
         from: "low".into(),
@@ -139,7 +139,7 @@ fn is_harmless(c: char) -> bool {
 }
 
 #[test]
-fn hostile_names_do_no_harm_in_table_and_page() {
+fn hostile_names_do_no_harm_in_the_table() {
     for hostile in HOSTILE {
         let checks = |name: &str| {
             snapshot(vec![
@@ -162,32 +162,7 @@ fn hostile_names_do_no_harm_in_table_and_page() {
         }
         // Nothing but the table's own lines.
         assert_eq!(rendered(&bad, None).lines().count(), rendered(&good, None).lines().count(), "{hostile:?}");
-        let now = Instant::now();
-        let tags = |page: &str| page.matches('<').count();
-        assert_eq!(
-            tags(&page::detail("/metrics", &bad, now)),
-            tags(&page::detail("/metrics", &good, now)),
-            "{hostile:?}"
-        );
-        assert_eq!(tags(&page::plain(hostile)), tags(&page::plain("/metrics")), "{hostile:?}");
-        assert!(!page::plain(hostile).contains("href=\"\""), "{hostile:?}");
     }
-}
-
-#[test]
-fn the_plain_page_tells_nothing_of_the_zone_and_the_other_everything() {
-    let snapshot = snapshot(vec![view(
-        id("b", CheckKind::TcpConnect, "payments", "ledger:5432", Some(Via::Endpoint)),
-        Mode::Judge,
-        Reason::Reached,
-        tcp(vec![(address("127.0.0.7:5432", &[connect(TcpOutcome::Open)]), Reason::Reached)]),
-    )]);
-    let detail = page::detail("/metrics", &snapshot, Instant::now());
-    for told in ["<tr class=\"fail\">", "payments ledger:5432 endpoint", "reached", "127.0.0.7:5432 open", "1 fail"] {
-        assert!(detail.contains(told), "{told}: {detail}");
-    }
-    assert!(page::plain("/m?a=1&b=2").contains("href=\"/m?a=1&amp;b=2\""));
-    assert!(page::plain("/x\"y").contains("href=\"/x&quot;y\""));
 }
 
 #[test]
@@ -295,12 +270,6 @@ fn the_worst_stands_first_and_reports_last() {
         "{table}"
     );
     assert_eq!(table::totals(&snapshot, Instant::now()), [1, 1, 1, 1]);
-    let page = page::detail("/metrics", &snapshot, Instant::now());
-    let order: Vec<usize> = ["n fail", "n inconclusive", "n unverified", "n pass", "n report"]
-        .iter()
-        .map(|target| page.find(&format!("<td>{target} ")).unwrap())
-        .collect();
-    assert!(order.is_sorted(), "{order:?}");
 }
 
 // --- From pods ---
@@ -333,7 +302,7 @@ fn co_resident(from: Option<(&[&str], usize)>, to: Option<(&[&str], usize)>) -> 
 }
 
 /// A snapshot of a boundary that is probed from pods, with all that can be said of them.
-fn of_pods() -> Snapshot {
+pub(super) fn of_pods() -> Snapshot {
     let seen = |more: AddressSeen| AddressSeen { from: pod(), ..more };
     let reached = AddressSeen {
         startup: std::num::NonZeroU32::new(1_250),
@@ -493,7 +462,7 @@ fn who_asked_is_told_where_it_is_not_the_agent() {
     assert_eq!(table::source(VantageMode::Pods, &identity("")), " (app=web\\u{202e})");
 }
 
-fn run() -> Run {
+pub(super) fn run() -> Run {
     Run { node: "node-1".into(), kernel: "6.18".into(), icmp_evidence: true }
 }
 

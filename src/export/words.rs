@@ -48,6 +48,24 @@ fn tcp(text: &mut String, addresses: &[(AddressSeen, Reason)]) {
     }
 }
 
+/// What was seen at an address, with its attempts and its witness.
+pub fn of_address(seen: &AddressSeen) -> String {
+    let mut text = String::new();
+    address(&mut text, seen);
+    text
+}
+
+/// How a server's control was answered.
+pub const fn control(reply: ControlReply) -> &'static str {
+    match reply {
+        ControlReply::Answered => "answered",
+        ControlReply::Refused => "refused",
+        ControlReply::NoListener => "nobody listens",
+        ControlReply::Silent => "silent",
+        ControlReply::Failed => "failed",
+    }
+}
+
 fn address(text: &mut String, seen: &AddressSeen) {
     if let Some(from) = &seen.from {
         let _ = write!(text, "from {} ", from.name);

@@ -58,7 +58,7 @@ fn what_is_served_to_whom() {
         assert_eq!(agent.get(path).status, status, "{path}");
     }
     assert_eq!(http::post(agent.address, "/metrics").status, 405);
-    assert!(agent.get("/").text().contains("t200:200"), "loopback sees the detail");
+    assert!(agent.get("/?q=t200").text().contains("t200:200"), "loopback sees the detail");
     assert_eq!(agent.get("/api/v1/checks").header("Content-Type"), Some("application/json"));
     assert_eq!(http::post(agent.address, "/-/reload").status, 200);
 

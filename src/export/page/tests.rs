@@ -1,0 +1,283 @@
+//! The page: hostile names bring no markup, the worst comes first, and what was asked for is what is shown.
+
+use std::time::Duration;
+
+use super::{
+    super::tests::{HOSTILE, address, connect, dns, id, of_pods, run, snapshot, tcp, view},
+    headline::Headline,
+    matrix::matrix,
+    *,
+};
+use crate::{
+    ledger::ControlState,
+    model::{CheckKind, Expect, Verdict, Via},
+    observation::TcpOutcome,
+    plan::NotTested,
+};
+
+fn page_of(snapshot: &Snapshot, query: &str) -> String {
+    let shown = Shown {
+        run: &run(),
+        telemetry_path: "/metrics",
+        snapshot,
+        now: Instant::now(),
+        clock: Timestamp::UNIX_EPOCH + Duration::from_secs(90),
+    };
+    detail(&shown, &Query::parse(query))
+}
+
+fn check(target: &str, mode: Mode, reason: Reason) -> CheckView {
+    view(id("b", CheckKind::TcpConnect, "n", target, Some(Via::Service)), mode, reason, tcp(vec![]))
+}
+
+fn judged(reasons: &[Reason]) -> Vec<CheckView> {
+    reasons.iter().enumerate().map(|(i, reason)| check(&format!("t{i}"), Mode::Judge, *reason)).collect()
+}
+
+/// The targets in the list of checks, in its order.
+fn listed(page: &str) -> Vec<&str> {
+    page.split("data-label=\"To\"><a href=\"").skip(1).filter_map(|rest| rest.split(['>', '<']).nth(1)).collect()
+}
+
+#[test]
+fn hostile_names_bring_no_markup_and_hide_nothing() {
+    let with = |name: &str| {
+        let mut snapshot = snapshot(vec![
+            view(id("b", CheckKind::SrvWildcard, "", name, None), Mode::Judge, Reason::Disclosed, dns(&[name])),
+            view(
+                id(name, CheckKind::TcpConnect, name, name, Some(Via::Service)),
+                Mode::Judge,
+                Reason::Lossy,
+                tcp(vec![]),
+            ),
+        ]);
+        snapshot.boundaries[0].from = name.into();
+        snapshot.config_hash = name.into();
+        snapshot.heartbeats.insert(name.into(), Timestamp::UNIX_EPOCH);
+        let source = snapshot.checks[0].id.source.clone();
+        snapshot.controls.push(ControlState { source, kind: "positive", control: name.into(), ok: false });
+        let (what, why) = (name.to_owned(), name.to_owned());
+        snapshot.not_tested.push(NotTested { boundary: name.into(), what, why });
+        snapshot
+    };
+    let tags = |page: &str| page.matches('<').count();
+    let long = "a".repeat(255);
+    for hostile in HOSTILE.into_iter().chain([&*long]) {
+        let (good, bad) = (with("good"), with(hostile));
+        for query in ["", "check=srv-wildcard", "check=tcp-connect", "q=b"] {
+            let page = page_of(&bad, query);
+            assert_eq!(tags(&page), tags(&page_of(&good, query)), "{hostile:?} {query}: {page}");
+            let turns =
+                |c: char| c != '\n' && c.is_control() || ('\u{2028}'..='\u{202e}').contains(&c) || c == '\u{200b}';
+            assert!(!page.contains(turns), "{hostile:?} {query}: {page}");
+        }
+        // What is asked for is hostile as well.
+        let asked = page_of(&good, &Query::default().with("source", hostile).href()[1..]);
+        assert_eq!(tags(&asked), tags(&page_of(&good, "source=nobody")), "{hostile:?}: {asked}");
+        assert_eq!(tags(&plain_page(hostile)), tags(&plain_page("/metrics")), "{hostile:?}");
+    }
+}
+
+#[test]
+fn the_plain_page_tells_nothing() {
+    let page = plain_page("/m?a=1&b=2\"");
+    assert!(page.contains("href=\"./m?a=1&amp;b=2&quot;\""), "{page}");
+    assert!(!page.contains("config") && !page.contains("api/v1"), "{page}");
+}
+
+#[test]
+fn the_policy_knows_the_style() {
+    // The hash is of what stands between the tags, to the byte.
+    let page = bare("/metrics");
+    let style = page.split("<style>").nth(1).unwrap().split("</style>").next().unwrap();
+    assert_eq!(style, include_str!("style.css"));
+    assert!(
+        policy().contains("default-src 'none'; style-src 'sha256-") && !policy().contains("unsafe"),
+        "{}",
+        policy()
+    );
+    assert!(!page.contains("style=\"") && !page.contains("<script"), "{page}");
+}
+
+#[test]
+fn the_worst_speaks_first() {
+    use Reason::*;
+    let says = |checks: &[CheckView]| {
+        let rows: Vec<Row<'_>> =
+            checks.iter().map(|view| Row { view, reason: view.reason_at(Instant::now()) }).collect();
+        headline(&rows)
+    };
+    for (reasons, state, answer) in [
+        (&[Blocked, Reached, Lossy, NoWitness, Disclosed][..], "fail", "Not segmented: 2 checks fail"),
+        (&[Blocked, HostAnswered], "fail", "Not segmented: 1 check fails"),
+        (&[Blocked, Lossy, NoWitness, Pending], "inconclusive", "Not proven: 2 checks are inconclusive"),
+        (&[Pending, Pending], "inconclusive", "Not measured yet"),
+        (&[Blocked, NoWitness], "unverified", "No breach seen, and 1 check is unverified"),
+        (&[Blocked, NothingDisclosed], "pass", "Segmented: 2 checks pass"),
+        (&[], "none", "Nothing is tested"),
+    ] {
+        let Headline { state: found, answer: said, .. } = says(&judged(reasons));
+        assert_eq!((found, &*said), (state, answer), "{reasons:?}");
+    }
+    // What is reported counts for nothing.
+    assert_eq!(says(&[check("t", Mode::Report, Disclosed)]).state, "none");
+
+    // What must be open is no breach where it is not.
+    let open = |reason| {
+        let mut check = check("open", Mode::Judge, reason);
+        let id = crate::model::CheckId { expect: Expect::Open, ..(*check.id).clone() };
+        check.id = std::sync::Arc::new(id);
+        check
+    };
+    let both = says(&[check("t", Mode::Judge, Blocked), open(NotReached)]);
+    assert_eq!(both.state, "pass");
+    assert!(both.meaning.contains("Of what must be open, 1 check is not"), "{}", both.meaning);
+    let witness = says(&[open(Reachable), open(NotReached)]);
+    assert_eq!((witness.state, &*witness.answer), ("fail", "1 of 2 targets' ways are open, as they must be"));
+    assert_eq!(says(&[open(Reachable)]).state, "pass");
+}
+
+#[test]
+fn a_cell_is_as_bad_as_the_worst_of_its_checks() {
+    use Reason::*;
+    let mut checks = judged(&[Blocked, Lossy]);
+    let twin = crate::model::CheckId { via: Some(Via::Endpoint), ..(*checks[0].id).clone() };
+    let mut worse = check("t0", Mode::Judge, Reached);
+    worse.id = std::sync::Arc::new(twin);
+    checks.push(worse);
+    checks.push(check("reported", Mode::Report, Disclosed));
+    let snapshot = snapshot(checks);
+    let rows: Vec<Row<'_>> =
+        snapshot.checks.iter().map(|view| Row { view, reason: view.reason_at(Instant::now()) }).collect();
+    let matrix = matrix(&rows.iter().collect::<Vec<_>>());
+    let labels: Vec<&str> = matrix.rows.iter().map(|end| &*end.label).collect();
+    assert_eq!(labels, ["n/t0", "n/t1"], "the worst first, and no reports");
+    assert_eq!(matrix.columns.len(), 1);
+    assert_eq!(matrix.cells[&(0, 0)], [1, 0, 0, 1]);
+    assert_eq!(matrix.cells[&(1, 0)], [0, 1, 0, 0]);
+
+    let page = page_of(&snapshot, "");
+    assert!(
+        page.contains(
+            "<span class=\"badge fail\"><span aria-hidden=\"true\">✗</span> fail</span><small class=\"count\"> 1 of 2"
+        ),
+        "{page}"
+    );
+}
+
+#[test]
+fn many_targets_are_told_by_their_namespaces_and_the_rest_is_counted() {
+    let many = |namespaces: usize| {
+        let checks = (0..500).map(|i| {
+            let namespace = format!("n{:03}", i % namespaces);
+            let reason = if i == 499 { Reason::Reached } else { Reason::Blocked };
+            let id = id("b", CheckKind::TcpConnect, &namespace, &format!("t{i}:1"), Some(Via::Endpoint));
+            view(id, Mode::Judge, reason, tcp(vec![]))
+        });
+        snapshot(checks.collect())
+    };
+    let of = |snapshot: &Snapshot| {
+        let rows: Vec<Row<'_>> =
+            snapshot.checks.iter().map(|view| Row { view, reason: view.reason_at(Instant::now()) }).collect();
+        matrix(&rows.iter().collect::<Vec<_>>())
+    };
+    let few = of(&many(10));
+    let labels: Vec<&str> = few.rows.iter().map(|end| &*end.label).collect();
+    assert_eq!(labels[..3], ["n009/…", "n000/…", "n001/…"]);
+    assert_eq!((few.left_out, few.cells.values().flatten().sum::<usize>()), ((0, 0), 500));
+
+    let too_many = of(&many(250));
+    assert_eq!((too_many.rows.len(), too_many.left_out), (40, (210, 0)));
+    assert_eq!(too_many.rows[0].label, "n249/…", "what failed has a place");
+    assert!(page_of(&many(250), "").contains("Left out here: 210 more targets"));
+}
+
+#[test]
+fn a_long_list_comes_in_parts_worst_first() {
+    let mut checks: Vec<CheckView> =
+        (0..249).map(|i| check(&format!("t{i:03}"), Mode::Judge, Reason::Blocked)).collect();
+    checks.push(check("bad", Mode::Judge, Reason::Reached));
+    let snapshot = snapshot(checks);
+    let first = page_of(&snapshot, "boundary=b");
+    let (targets, of) = (listed(&first), "1 to 100 of 250");
+    assert!(targets.len() == 100 && targets[0] == "n/bad" && first.contains(of), "{targets:?}");
+    assert!(
+        first.contains("href=\"?boundary=b&amp;part=2\" rel=\"next\"") && !first.contains("rel=\"prev\""),
+        "{first}"
+    );
+    let last = page_of(&snapshot, "boundary=b&part=3");
+    assert_eq!(listed(&last).len(), 50);
+    assert!(last.contains("201 to 250 of 250") && last.contains("rel=\"prev\"") && !last.contains("rel=\"next\""));
+    // Past the end is the end.
+    assert_eq!(listed(&page_of(&snapshot, "boundary=b&part=99")), listed(&last));
+}
+
+#[test]
+fn what_is_asked_for_is_shown_and_nothing_else() {
+    let mut checks = judged(&[Reason::Blocked, Reason::Lossy, Reason::Reached]);
+    checks.push(check("report", Mode::Report, Reason::Disclosed));
+    checks.push(view(id("other", CheckKind::ZoneTransfer, "", "dns-a", None), Mode::Judge, Reason::Blocked, dns(&[])));
+    let snapshot = snapshot(checks);
+    for (query, targets) in [
+        ("boundary=b&check=tcp-connect", &["n/t2", "n/t1", "n/t0", "n/report"][..]),
+        ("verdict=pass", &["n/t0", "dns-a"]),
+        ("q=T", &["n/t2", "n/t1", "n/t0", "dns-a", "n/report"]),
+        ("q=n+connect&via=service&verdict=fail&verdict=", &["n/t2", "n/t1", "n/t0", "n/report"]),
+        ("q=nothing+like+it", &[]),
+        ("target=t", &[]),
+    ] {
+        assert_eq!(listed(&page_of(&snapshot, query)), targets, "{query}");
+    }
+    // One alone is shown with its evidence.
+    for query in
+        ["verdict=fail", "reason=reached", "target=t2", "verdict=reported", "check=zone-transfer", "boundary=other"]
+    {
+        let page = page_of(&snapshot, query);
+        assert!(page.contains("<dt>Measured</dt>") && listed(&page).is_empty(), "{query}: {page}");
+    }
+}
+
+#[test]
+fn a_row_leads_to_its_check_alone() {
+    let of_pods = of_pods();
+    for view in &of_pods.checks {
+        let row = Row { view, reason: view.reason_at(Instant::now()) };
+        let query = Query::default().of(&row);
+        let found = of_pods.checks.iter().filter(|view| query.wants(&Row { view, reason: row.reason })).count();
+        assert_eq!(found, 1, "{}", query.href());
+        let page = page_of(&of_pods, &query.href()[1..]);
+        assert!(page.contains("<dt>Measured</dt>"), "{page}");
+    }
+}
+
+#[test]
+fn a_check_is_shown_with_its_addresses() {
+    let seen = address("127.0.0.7:5432", &[connect(TcpOutcome::Open)]);
+    let id = id("b", CheckKind::TcpConnect, "payments", "ledger:5432", Some(Via::Endpoint));
+    let snapshot = snapshot(vec![view(id, Mode::Judge, Reason::Reached, tcp(vec![(seen, Reason::Reached)]))]);
+    let page = page_of(&snapshot, "target=ledger:5432");
+    for told in [
+        "badge fail",
+        "web/own → payments/ledger:5432",
+        "reached",
+        "127.0.0.7:5432 open",
+        "1970-01-01 00:00:00Z",
+        "(90 s ago)",
+    ] {
+        assert!(page.contains(told), "{told}: {page}");
+    }
+    assert!(page.contains("<title>Not segmented: 1 check fails · segprobe"), "{page}");
+}
+
+#[test]
+fn ages_are_coarse() {
+    let now = Timestamp::UNIX_EPOCH + Duration::from_secs(1_000_000);
+    let before = |seconds: u64| ago(now - Duration::from_secs(seconds), now);
+    for (seconds, said) in
+        [(0, "0 s ago"), (119, "119 s ago"), (120, "2 min ago"), (7_200, "2 h ago"), (172_800, "2 days ago")]
+    {
+        assert_eq!(before(seconds), said);
+    }
+    assert_eq!(ago(now + Duration::from_secs(5), now), "0 s ago", "clocks differ");
+    assert_eq!(Verdict::ALL.len(), 4);
+}
