@@ -92,13 +92,14 @@ where
     let mut ending = false;
     loop {
         tokio::select! {
-            // How a scraper ends its connection is its own affair.
-            _ = connection.as_mut() => return,
+            biased;
             () = place.cut().cancelled() => return,
             () = enough.as_mut(), if !ending => {
                 ending = true;
                 connection.as_mut().graceful_shutdown();
             }
+            // How a scraper ends its connection is its own affair.
+            _ = connection.as_mut() => return,
         }
     }
 }

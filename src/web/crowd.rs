@@ -2,7 +2,7 @@
 //! costs nobody else a place. Pure: it is told the time, and gives the handles of those who have to go.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     net::IpAddr,
     time::Instant,
 };
@@ -16,6 +16,8 @@ pub struct Id(u64);
 pub struct Crowd<H> {
     most: usize,
     members: BTreeMap<Id, Member<H>>,
+    /// The places of each address.
+    held: HashMap<IpAddr, usize>,
     came: u64,
 }
 
@@ -30,8 +32,8 @@ struct Member<H> {
 
 impl<H> Crowd<H> {
     /// Nobody, and `most` places; one at least.
-    pub const fn new(most: usize) -> Self {
-        Self { most, members: BTreeMap::new(), came: 0 }
+    pub fn new(most: usize) -> Self {
+        Self { most, members: BTreeMap::new(), held: HashMap::new(), came: 0 }
     }
 
     /// Lets a newcomer in, always; gives the one that it costs the place. That is, of the address that holds most places, the oldest
@@ -40,21 +42,31 @@ impl<H> Crowd<H> {
         let ip = ip.to_canonical();
         let id = Id(self.came);
         self.came += 1;
-        let victim = if self.members.len() < self.most { None } else { self.victim(ip) };
-        let victim = victim.and_then(|victim| self.members.remove(&victim));
+        *self.held.entry(ip).or_default() += 1;
+        let victim = if self.members.len() < self.most { None } else { self.victim() };
+        let victim = victim.and_then(|victim| self.remove(victim));
         self.members.insert(id, Member { ip, since: now, answers: 0, handle });
-        (id, victim.map(|victim| victim.handle))
+        (id, victim)
     }
 
-    fn victim(&self, newcomer: IpAddr) -> Option<Id> {
-        let mut held = HashMap::from([(newcomer, 1_usize)]);
-        for member in self.members.values() {
-            *held.entry(member.ip).or_default() += 1;
+    /// The newcomer's place is counted already, and it is not among those who may lose theirs.
+    fn victim(&self) -> Option<Id> {
+        let places = |member: &Member<H>| self.held.get(&member.ip).copied().unwrap_or_default();
+        let most = self.held.values().max().copied()?;
+        let mut greedy = self.members.iter().filter(|(_, member)| places(member) == most);
+        let idle = greedy.clone().find(|(_, member)| member.answers == 0);
+        idle.or_else(|| greedy.next()).map(|(id, _)| *id)
+    }
+
+    fn remove(&mut self, id: Id) -> Option<H> {
+        let Member { ip, handle, .. } = self.members.remove(&id)?;
+        if let Entry::Occupied(mut held) = self.held.entry(ip) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
         }
-        let places = |member: &Member<H>| held.get(&member.ip).copied().unwrap_or_default();
-        let most = self.members.values().map(places).max()?;
-        let greedy = self.members.iter().filter(|(_, member)| places(member) == most);
-        greedy.min_by_key(|(id, member)| (member.answers > 0, **id)).map(|(id, _)| *id)
+        Some(handle)
     }
 
     /// Something is being answered to it.
@@ -73,16 +85,14 @@ impl<H> Crowd<H> {
 
     /// It left by itself, or was sent away before.
     pub fn leave(&mut self, id: Id) {
-        self.members.remove(&id);
+        self.remove(id);
     }
 
     /// Sends away who came before `then`.
     pub fn overstayed(&mut self, then: Instant) -> Vec<H> {
-        let mut gone = Vec::new();
-        while let Some(first) = self.members.first_entry().filter(|first| first.get().since < then) {
-            gone.push(first.remove().handle);
-        }
-        gone
+        let overstay = self.members.iter().take_while(|(_, member)| member.since < then);
+        let gone: Vec<Id> = overstay.map(|(id, _)| *id).collect();
+        gone.into_iter().filter_map(|id| self.remove(id)).collect()
     }
 }
 
@@ -203,6 +213,7 @@ mod tests {
                     Event::Ends(n) => if let Some(id) = nth(n) { crowd.answer_ends(id) },
                 }
                 prop_assert!(crowd.members.len() <= most);
+                prop_assert_eq!(crowd.held.values().sum::<usize>(), crowd.members.len());
             }
         }
     }

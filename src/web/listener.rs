@@ -90,9 +90,10 @@ pub async fn serve(
         let _ = rustix::process::setpriority_process(None, NICE);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let served = runtime.and_then(|runtime| {
-            let served = runtime.block_on(accept(listener, &app, tls, stop));
+            // A task like the connections': after each burst that it accepts they have their turn, so that nothing piles up.
+            let served = runtime.block_on(runtime.spawn(accept(listener, app, tls, stop)));
             runtime.shutdown_background();
-            served
+            served.map_err(io::Error::other)?
         });
         // Nobody listens any more where the program ends.
         let _ = ended.send(served);
@@ -102,7 +103,7 @@ pub async fn serve(
 
 async fn accept(
     listener: std::net::TcpListener,
-    app: &Router,
+    app: Router,
     tls: impl Fn() -> Option<Arc<ServerConfig>>,
     stop: CancellationToken,
 ) -> io::Result<()> {
