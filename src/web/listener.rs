@@ -122,6 +122,8 @@ async fn accept(
             }
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
+                // A peer that went before it was accepted.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(_) => {
                     // Out of descriptors, mostly: it passes.
                     tokio::time::sleep(Duration::from_millis(50)).await;

@@ -143,11 +143,11 @@ mod tests {
         assert!(piece.len() == PIECE && !first.cut().is_cancelled());
         let whole = [piece, body.collect().await.unwrap().to_bytes()].concat();
         assert_eq!(whole, text.as_bytes());
-        let other = second.answer();
+        let mut other = second.answer().hold(text.into());
         assert!(!first.cut().is_cancelled(), "it has left its place");
+        assert!(other.frame().await.is_some());
         drop(first.answer());
-        assert!(second.cut().is_cancelled(), "there is one place for answers");
-        drop(other);
+        assert!(second.cut().is_cancelled(), "there is one place for answers, and it is held");
     }
 
     #[test]
