@@ -62,7 +62,11 @@ fn connect(from: Ipv4Addr, to: SocketAddr, receive_buffer: Option<usize>) -> io:
 /// Asks and reads to the end of the connection.
 fn ask(from: Ipv4Addr, to: SocketAddr, request: &str) -> io::Result<String> {
     let mut stream = connect(from, to, None)?;
-    stream.write_all(request.as_bytes())?;
+    for (n, part) in request.as_bytes().chunks(32 << 10).enumerate() {
+        // What is long goes on when the answer may be there already.
+        thread::sleep(Duration::from_millis(if n > 0 { 50 } else { 0 }));
+        stream.write_all(part)?;
+    }
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
