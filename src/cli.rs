@@ -152,6 +152,12 @@ pub struct AgentArgs {
     /// The HTTP server.
     #[command(flatten)]
     pub web: WebArgs,
+    /// Show verdicts, checks and the configuration to authenticated requests from other machines, not over loopback only
+    #[arg(long = "web.enable-detail")]
+    pub enable_detail: bool,
+    /// Take `POST /-/reload` from authenticated requests from other machines, not over loopback only
+    #[arg(long = "web.enable-lifecycle")]
+    pub enable_lifecycle: bool,
     /// The log.
     #[command(flatten)]
     pub log: LogArgs,
@@ -267,11 +273,11 @@ pub enum Described {
 
 fn telemetry_path(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
-    let taken = text == "/" || text.starts_with("/-/") || text.starts_with("/api/");
+    let taken = text == "/" || text == "/config" || text.starts_with("/-/") || text.starts_with("/api/");
     if text.starts_with('/') && text.chars().all(plain) && !taken {
         Ok(text.to_owned())
     } else {
-        Err("expected a path such as /metrics that is not /, /-/… or /api/…".into())
+        Err("expected a path such as /metrics that is not /, /config, /-/… or /api/…".into())
     }
 }
 
@@ -288,7 +294,7 @@ mod tests {
     #[test]
     fn telemetry_paths() {
         assert!(telemetry_path("/metrics").is_ok() && telemetry_path("/a/b-c").is_ok());
-        for wrong in ["", "metrics", "/", "/-/ready", "/api/v1/checks", "/{x}", "/a b"] {
+        for wrong in ["", "metrics", "/", "/-/ready", "/api/v1/checks", "/config", "/{x}", "/a b"] {
             assert!(telemetry_path(wrong).is_err(), "{wrong}");
         }
     }

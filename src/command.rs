@@ -27,7 +27,7 @@ use crate::{
     model::VantageMode,
     plan::{Plan, plan},
     vantage,
-    web::Web,
+    web::{Web, listener::MOST_CONNECTIONS},
 };
 use node::Node;
 
@@ -157,9 +157,9 @@ fn load_plan(path: &Path, place: &PlaceArgs, shared: bool) -> Result<Loaded, Fai
     Ok(Loaded { config: Arc::new(config), files, own, plan: Arc::new(plan) })
 }
 
-/// How HTTP is served: as the web configuration says, where there is one.
-fn load_web(args: &WebArgs) -> Result<Web, LoadError> {
-    args.web_config_file.as_ref().map_or_else(|| Ok(Web::open()), |file| Web::load(file, false))
+/// How HTTP is served: as the web configuration says, where there is one. It must ask who is who where that is needed.
+fn load_web(args: &WebArgs, needs_authentication: bool) -> Result<Web, LoadError> {
+    args.web_config_file.as_ref().map_or_else(|| Ok(Web::open()), |file| Web::load(file, needs_authentication))
 }
 
 fn needs_system_dns(config: &Config) -> bool {
@@ -196,7 +196,7 @@ fn node_name(place: &PlaceArgs) -> Arc<str> {
     place.node_name.clone().unwrap_or_else(host).into()
 }
 
-/// Two threads: one may be busy with a page while the other sends.
+/// Two threads: one may record a sweep while the other sends. Pages are another's (`web::listener`).
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -211,7 +211,8 @@ fn browse(address: SocketAddr) -> String {
     if ip.is_unspecified() { format!("http://localhost:{}/", address.port()) } else { format!("http://{address}/") }
 }
 
-/// Connects that fit into the limit of open descriptors beside everything else.
+/// Connects that fit into the limit of open descriptors beside scrapers and everything else.
 fn most_in_flight(descriptors: u64) -> u32 {
-    u32::try_from(descriptors.saturating_sub(128).max(16)).unwrap_or(u32::MAX)
+    let others = 128 + MOST_CONNECTIONS as u64;
+    u32::try_from(descriptors.saturating_sub(others).max(16)).unwrap_or(u32::MAX)
 }

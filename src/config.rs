@@ -30,6 +30,8 @@ use crate::model::{AddressKind, CheckKind, ClosedRule, Expect, Mode, NegativeCon
 pub struct Config {
     /// SHA-256 over the contents of all files, in hex: tells two configurations apart.
     pub hash: String,
+    /// What it was read from.
+    pub source: Arc<Source>,
     /// Zones by name.
     pub zones: BTreeMap<Arc<str>, Zone>,
     /// What is tested.
@@ -56,6 +58,17 @@ pub struct Config {
     pub share: Option<ShareConfig>,
     /// Bounds on the number of series.
     pub series: SeriesConfig,
+}
+
+/// What a configuration was read from. No key of it holds a secret.
+#[derive(Debug, Default)]
+pub struct Source {
+    /// The configuration file.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: Box<str>,
+    /// The target files.
+    pub targets: Box<[PathBuf]>,
 }
 
 /// Namespaces of one security level, and the pods in them.

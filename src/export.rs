@@ -1,5 +1,6 @@
 //! What people and machines read: all of it from one immutable snapshot, or from what a sweep reported.
 
+pub mod access;
 pub mod discovery;
 pub mod exposition;
 pub mod http;
@@ -13,6 +14,7 @@ pub mod report;
 pub mod sarif;
 pub mod table;
 pub mod tap;
+mod together;
 mod web_configuration;
 mod words;
 

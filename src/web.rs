@@ -1,13 +1,17 @@
 //! How HTTP is served, whatever is served: sockets and their limits, TLS, who may ask. It knows nothing of verdicts.
 
 mod clients;
+mod connection;
+mod crowd;
 mod file;
 mod guard;
 pub mod listener;
 pub mod live;
 mod logins;
 mod passwords;
+mod places;
 mod rate;
+mod stream;
 mod tls;
 
 use std::net::{IpAddr, SocketAddr};

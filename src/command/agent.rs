@@ -22,10 +22,11 @@ use super::{
 };
 use crate::{
     cli::AgentArgs,
-    config::{Config, Heartbeat, SeriesConfig, WitnessWho},
+    config::{Config, Heartbeat, WitnessWho},
     export::{
         Run,
-        http::{self, ReloadRequest, Site},
+        access::{Access, may_start},
+        http::{self, Current, ReloadRequest, Site},
         log,
         metrics::Metrics,
     },
@@ -53,8 +54,11 @@ const GRACE: Duration = Duration::from_secs(10);
 
 pub fn run(args: &AgentArgs) -> Result<ExitCode, Failure> {
     log::init(args.log.level, args.log.format);
+    let access = Access { detail: args.enable_detail, lifecycle: args.enable_lifecycle };
+    let needs_authentication = may_start(&args.web.listen_address, access, false).is_err();
+    let web = load_web(&args.web, needs_authentication)?;
+    may_start(&args.web.listen_address, access, web.authenticates()).map_err(Failure::Usage)?;
     let loaded = load_plan(&args.config.config_file, &args.place, true)?;
-    let web = load_web(&args.web)?;
     let descriptors = raise_descriptor_limit().map_err(Failure::system("raise the limit of open descriptors"))?;
     let address = &args.web.listen_address;
     let listener = listener::bind(address).map_err(Failure::listen(address))?;
@@ -70,15 +74,16 @@ pub fn run(args: &AgentArgs) -> Result<ExitCode, Failure> {
             descriptors,
             ledger: Arc::default(),
             metrics: Arc::new(metrics),
-            series: Arc::new(ArcSwap::from_pointee(loaded.config.series)),
+            current: Arc::new(ArcSwap::from_pointee(Current::from(&*loaded.config))),
             told: ArcSwap::default(),
         };
         let site = Site {
             ledger: agent.ledger.clone(),
             metrics: agent.metrics.clone(),
-            series: agent.series.clone(),
+            current: agent.current.clone(),
             run,
             telemetry_path: args.web.telemetry_path.as_str().into(),
+            access,
             reload: Some(reload),
         };
         agent.live(loaded, listener, site, reload_requests).await
@@ -92,7 +97,7 @@ struct Agent<'a> {
     descriptors: u64,
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
-    series: Arc<ArcSwap<SeriesConfig>>,
+    current: Arc<ArcSwap<Current>>,
     /// What was logged as not tested.
     told: ArcSwap<Vec<NotTested>>,
 }
@@ -143,7 +148,9 @@ impl Agent<'_> {
         let mut sweeping = self.start(loaded, node, None);
         self.metrics.reloaded(true);
         let stop = CancellationToken::new();
-        let mut server = tokio::spawn(listener::serve(listener, http::router(site), self.web.clone(), stop.clone()));
+        let app = self.web.guard(http::router(site));
+        let tls = self.web.clone();
+        let mut server = tokio::spawn(listener::serve(listener, app, move || tls.tls(), stop.clone()));
         tokio::spawn(self.web.clone().watch());
         let mut watch = tokio::time::interval(WATCH);
         watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -215,7 +222,7 @@ impl Agent<'_> {
             known.into_iter().flat_map(|known| plan.endpoints().into_iter().filter(move |ip| !known.contains(ip)));
         let now = Instant::now();
         let sweeper = Arc::new(sweeper.with_new_endpoints(new.map(|ip| (ip, now)).collect()));
-        self.series.store(Arc::new(config.series));
+        self.current.store(Arc::new(Current::from(&**config)));
         for planned in &plan.boundaries {
             self.metrics.announce(&planned.boundary.name);
         }

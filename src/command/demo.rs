@@ -20,7 +20,8 @@ use crate::{
     config,
     export::{
         Run,
-        http::{self, Site},
+        access::Access,
+        http::{self, Current, Site},
         metrics::Metrics,
         report::Report,
         table,
@@ -147,15 +148,16 @@ async fn serve(
     let site = Site {
         ledger: ledger.clone(),
         metrics: metrics.clone(),
-        series: Arc::new(ArcSwap::from_pointee(sweeper.config.series)),
+        current: Arc::new(ArcSwap::from_pointee(Current::from(&*sweeper.config))),
         run,
         telemetry_path: "/metrics".into(),
+        access: Access::default(),
         reload: None,
     };
     let stop = CancellationToken::new();
     let mut schedule = Schedule::new(sweeper.clone(), ledger, Arc::new(Counter(metrics)));
     schedule.follow(&sweeper.plan.legs);
-    let server = tokio::spawn(listener::serve(listener, http::router(site), Web::open(), stop.clone()));
+    let server = tokio::spawn(listener::serve(listener, http::router(site), || None, stop.clone()));
     writeln!(io::stdout(), "\nThe page: {0}  The metrics: {0}metrics  Ctrl-C ends it.", browse(address))
         .map_err(Failure::output)?;
     tokio::signal::ctrl_c().await.map_err(Failure::system("wait for Ctrl-C"))?;

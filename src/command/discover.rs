@@ -46,7 +46,7 @@ pub fn run(args: &DiscoverArgs) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         });
     }
-    let web = load_web(&args.web)?;
+    let web = load_web(&args.web, false)?;
     let listener = listener::bind(&args.web.listen_address).map_err(Failure::listen(&args.web.listen_address))?;
     runtime()?.block_on(async {
         let handle = |kind| signal(kind).map_err(Failure::system("handle signals"));
@@ -67,7 +67,9 @@ pub fn run(args: &DiscoverArgs) -> Result<ExitCode, Failure> {
         let metrics = move || page(&to_show.0.kinds(), &to_show.1.written(), to_show.2.status());
         let site = http::bare_site(&args.web.telemetry_path, metrics, ready);
         let stop = CancellationToken::new();
-        let mut server = tokio::spawn(listener::serve(listener, site, web.clone(), stop.clone()));
+        let tls = web.clone();
+        let served = listener::serve(listener, web.guard(site), move || tls.tls(), stop.clone());
+        let mut server = tokio::spawn(served);
         tokio::spawn(web.clone().watch());
         let reloads = async {
             while hangup.recv().await.is_some() {

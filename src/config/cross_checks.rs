@@ -130,6 +130,7 @@ pub fn check<'a>(
     match dns {
         Some(dns) if c.problems.is_empty() => Ok(Config {
             hash,
+            source: Arc::default(),
             zones,
             boundaries,
             targets,

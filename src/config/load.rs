@@ -17,7 +17,7 @@ use serde_saphyr::{budget, options};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Config, cross_checks,
+    Config, Source, cross_checks,
     document::{Document, JsonTargetFile, MoreNamespaces, Negative, Target, TargetFile},
     scalars::{Located, NodeName, Position},
 };
@@ -258,6 +258,8 @@ fn finish(
     let own = own.into_iter().map(|t| Listed { file: main, vouched_by: None, target: Ok(t) });
     let mut config = cross_checks::check(main, document, &more, own.chain(files), nodes, hash)?;
     config.heartbeats = heartbeats.into();
+    let files = targets.iter().map(|(path, _)| path.clone()).collect();
+    config.source = Arc::new(Source { path: main.to_owned(), text: text.into(), targets: files });
     Ok(config)
 }
 

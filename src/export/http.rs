@@ -1,13 +1,15 @@
-//! The HTTP server: metrics and health for everybody; what shows the protected zone's inventory, or steers the agent, on
-//! the loopback address only.
+//! What the HTTP server shows: metrics and health to everybody; what shows the protected zone's inventory, or steers the agent, to
+//! whom `access` lets through.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{fmt::Write, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use axum::{
-    Extension, Router,
-    extract::{RawQuery, State},
-    http::{HeaderMap, StatusCode, header},
+    Router,
+    body::Bytes,
+    extract::{RawQuery, Request, State},
+    http::{StatusCode, header},
+    middleware::{self, Next},
     response::{Html, IntoResponse, Response},
     routing::{get, post},
 };
@@ -16,19 +18,38 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Run,
+    access::{Access, Want, guard},
     exposition::Exposition,
     json,
     metrics::Metrics,
     page::{self, Query, Shown},
+    together::Together,
 };
 use crate::{
-    config::SeriesConfig,
+    config::{Config, SeriesConfig, Source},
     ledger::Ledger,
-    web::{Peer, is_loopback},
+    model::plain,
 };
 
 /// Asks for a reload and says how it went.
 pub type ReloadRequest = oneshot::Sender<Result<(), String>>;
+
+/// What is shown of the configuration; it changes at a reload.
+#[derive(Debug)]
+pub struct Current {
+    /// Bounds on series.
+    pub series: SeriesConfig,
+    /// What it was read from.
+    pub source: Arc<Source>,
+    /// Its hash.
+    pub hash: Box<str>,
+}
+
+impl From<&Config> for Current {
+    fn from(config: &Config) -> Self {
+        Self { series: config.series, source: config.source.clone(), hash: config.hash.as_str().into() }
+    }
+}
 
 /// What the server shows.
 #[derive(Clone)]
@@ -37,12 +58,14 @@ pub struct Site {
     pub ledger: Arc<Ledger>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// Bounds on series; they change at a reload.
-    pub series: Arc<ArcSwap<SeriesConfig>>,
+    /// The configuration.
+    pub current: Arc<ArcSwap<Current>>,
     /// Who speaks.
     pub run: Run,
     /// Path of the metrics.
     pub telemetry_path: Arc<str>,
+    /// What is open beyond loopback.
+    pub access: Access,
     /// Where reloads are asked for; none where there is nothing to reload.
     pub reload: Option<mpsc::Sender<ReloadRequest>>,
 }
@@ -60,9 +83,19 @@ pub fn bare_site(
     };
     Router::new()
         .route("/", get(move || async move { page_response(page::bare(&page)) }))
-        .route(path, get(move || async move { ([(header::CONTENT_TYPE, Exposition::CONTENT_TYPE)], metrics()) }))
+        .merge(scraped(path, metrics))
         .route("/-/healthy", get(healthy))
         .route("/-/ready", get(move || async move { answer() }))
+}
+
+/// The metrics: one page for all who ask at once.
+fn scraped(path: &str, metrics: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
+    let together = Together::default();
+    let answer = move || async move {
+        let page: Bytes = together.next(move || metrics().into()).await;
+        ([(header::CONTENT_TYPE, Exposition::CONTENT_TYPE)], page)
+    };
+    Router::new().route(path, get(answer))
 }
 
 async fn healthy() -> &'static str {
@@ -71,38 +104,34 @@ async fn healthy() -> &'static str {
 
 /// The agent's site.
 pub fn router(site: Site) -> Router {
-    Router::new()
+    let (access, shown, together) = (site.access, site.clone(), Together::default());
+    let guarded =
+        move |want| middleware::from_fn(move |request: Request, next: Next| guard(access, want, request, next));
+    let detail = Router::new()
         .route("/", get(landing))
-        .route(&site.telemetry_path.clone(), get(metrics))
-        .route("/-/healthy", get(healthy))
-        .route("/-/ready", get(|| async { "segprobe is ready.\n" }))
-        .route("/api/v1/checks", get(checks))
-        .route("/-/reload", post(reload))
-        .with_state(site)
+        .route("/api/v1/checks", get(move |State(site): State<Site>| checks(site, together)))
+        .route("/config", get(config))
+        .route_layer(guarded(Want::Detail));
+    let lifecycle = Router::new().route("/-/reload", post(reload)).route_layer(guarded(Want::Lifecycle));
+    let path = site.telemetry_path.clone();
+    let open = scraped(&path, move || {
+        shown.metrics.page(&shown.ledger.snapshot(), shown.current.load().series, Instant::now())
+    });
+    let ready = get(|| async { "segprobe is ready.\n" });
+    open.route("/-/healthy", get(healthy)).route("/-/ready", ready).merge(detail.merge(lifecycle).with_state(site))
 }
 
-async fn landing(
-    State(site): State<Site>,
-    Extension(peer): Extension<Peer>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Response {
+async fn landing(State(site): State<Site>, RawQuery(query): RawQuery) -> Response {
     let query = Query::parse(&query.unwrap_or_default());
-    let sees = may_see(peer, &headers);
-    let page = if sees {
-        let shown = Shown {
-            run: &site.run,
-            telemetry_path: &site.telemetry_path,
-            snapshot: &site.ledger.snapshot(),
-            now: Instant::now(),
-            clock: Timestamp::now(),
-        };
-        page::detail(&shown, &query)
-    } else {
-        page::plain_page(&site.telemetry_path)
+    let shown = Shown {
+        run: &site.run,
+        telemetry_path: &site.telemetry_path,
+        snapshot: &site.ledger.snapshot(),
+        now: Instant::now(),
+        clock: Timestamp::now(),
     };
-    let mut response = page_response(page);
-    if sees && !query.paused {
+    let mut response = page_response(page::detail(&shown, &query));
+    if !query.paused {
         response.headers_mut().insert(header::REFRESH, page::REFRESH_SECONDS.into());
     }
     response
@@ -119,26 +148,35 @@ fn page_response(page: String) -> Response {
     (headers, Html(page)).into_response()
 }
 
-async fn metrics(State(site): State<Site>) -> Response {
-    let text = site.metrics.page(&site.ledger.snapshot(), **site.series.load(), Instant::now());
-    ([(header::CONTENT_TYPE, Exposition::CONTENT_TYPE)], text).into_response()
-}
-
-async fn checks(State(site): State<Site>, Extension(peer): Extension<Peer>, headers: HeaderMap) -> Response {
-    if !may_see(peer, &headers) {
-        return refuse();
-    }
-    let snapshot = site.ledger.snapshot();
-    match serde_json::to_vec(&json::Report::new(&site.run, &snapshot, Instant::now())) {
+async fn checks(site: Site, together: Together<Result<Bytes, Arc<str>>>) -> Response {
+    let report = together.next(move || {
+        let report = serde_json::to_vec(&json::Report::new(&site.run, &site.ledger.snapshot(), Instant::now()));
+        report.map(Bytes::from).map_err(|error| error.to_string().into())
+    });
+    match report.await {
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 
-async fn reload(State(site): State<Site>, Extension(peer): Extension<Peer>, headers: HeaderMap) -> Response {
-    if !may_see(peer, &headers) {
-        return refuse();
+async fn config(State(site): State<Site>) -> Response {
+    let text = configuration(&site.current.load());
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
+}
+
+/// The configuration as it was read, headed by where. No key of it holds a secret.
+fn configuration(current: &Current) -> String {
+    let (Source { path, text, targets }, hash) = (&*current.source, &current.hash);
+    let mut shown = format!("# hash: {hash}\n# file: {}\n", plain(&path.to_string_lossy()));
+    for file in targets {
+        // Writing to memory does not fail.
+        let _ = writeln!(shown, "# target file: {}", plain(&file.to_string_lossy()));
     }
+    shown.push_str(text);
+    shown
+}
+
+async fn reload(State(site): State<Site>) -> Response {
     let gone = || (StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n").into_response();
     let (answer, reloaded) = oneshot::channel();
     match &site.reload {
@@ -152,39 +190,20 @@ async fn reload(State(site): State<Site>, Extension(peer): Extension<Peer>, head
     }
 }
 
-fn refuse() -> Response {
-    let text = "only on the loopback address: `kubectl port-forward` leads there\n";
-    (StatusCode::FORBIDDEN, text).into_response()
-}
-
-/// A request over loopback that also names it: a web page that points a name of its own here (DNS rebinding) does not.
-fn may_see(peer: Peer, headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
-    peer.loopback && host.is_none_or(names_loopback)
-}
-
-fn names_loopback(host: &str) -> bool {
-    if let Ok(address) = host.parse::<SocketAddr>() {
-        return is_loopback(address.ip());
-    }
-    let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.parse::<u16>().is_ok() { name } else { host });
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(is_loopback)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_loopback_names_are_loopback() {
-        for host in ["localhost", "localhost:11450", "127.0.0.1:11450", "127.0.0.1", "[::1]:11450", "[::1]"] {
-            assert!(names_loopback(host), "{host}");
-        }
-        for host in
-            ["evil.example", "evil.example:11450", "127.0.0.1.evil.example", "10.0.0.1:11450", "localhost.evil:1", ""]
-        {
-            assert!(!names_loopback(host), "{host}");
-        }
+    fn a_configuration_is_headed_by_its_files_whatever_their_names() {
+        let source = Source {
+            path: "a/segprobe.yaml".into(),
+            text: "zones: {}\n".into(),
+            targets: ["a/t.json".into(), "a/x\nzones: evil".into()].into(),
+        };
+        let series = SeriesConfig { every_check: 1, worst_checks: 1 };
+        let current = Current { series, source: source.into(), hash: "abc".into() };
+        let head = "# hash: abc\n# file: a/segprobe.yaml\n# target file: a/t.json\n# target file: a/x\\nzones: evil\n";
+        assert_eq!(configuration(&current), format!("{head}zones: {{}}\n"));
     }
 }

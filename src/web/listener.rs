@@ -1,65 +1,128 @@
-//! The HTTP server's sockets: connections, their limits, and a good end.
+//! The HTTP server: a thread and a runtime of its own, so that nothing a scraper does delays a sweep; accepting, and a good end.
 
-use std::{io, sync::Arc, time::Duration};
-
-use axum::{Extension, Router};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
+    thread,
+    time::{Duration, Instant},
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
+
+use axum::Router;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{net::TcpListener, sync::oneshot, time::MissedTickBehavior};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Peer,
+    connection::{self, CONNECTION_TIME},
+    is_loopback,
+    live::ConnectionTls,
+    places::Places,
+    stream::Stream,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_util::sync::CancellationToken;
 
-use super::{Peer, Web, is_loopback};
-
-/// Connections served at once; more wait in the kernel's backlog.
-const MOST_CONNECTIONS: usize = 64;
-/// Time for a TLS handshake.
-const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
-/// Time for a request's headers.
-const HEADER_TIME: Duration = Duration::from_secs(10);
-/// A connection's whole life: a reader of one byte a second is cut.
-const CONNECTION_TIME: Duration = Duration::from_secs(120);
+/// Connections at once; a newcomer takes the place of another.
+pub const MOST_CONNECTIONS: usize = 256;
+/// Answers under way at once, to all connections together.
+const MOST_ANSWERS: usize = 16;
+/// Time for an answer, from the request to the last of it handed over: a reader of one byte a second is cut.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// Time that open requests get at the end.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// Connections that wait to be accepted; the kernel may allow fewer.
+const BACKLOG: i32 = 4096;
+/// What the kernel keeps of an answer that is not read, and of a request, in bytes.
+const KERNEL_BUFFER: usize = 64 << 10;
+/// Lower than the sweeps', which have 0: of a machine that has too little, they get ten times as much.
+const NICE: i32 = 10;
 
 /// Binds `address`; `:port` means all addresses, IPv6 and IPv4.
 ///
 /// # Errors
 /// What the system said; the address is in the caller's hands.
 pub fn bind(address: &str) -> io::Result<std::net::TcpListener> {
-    let listener = match address.strip_prefix(':') {
-        None => std::net::TcpListener::bind(address)?,
-        Some(port) => {
-            let port: u16 = port.parse().map_err(io::Error::other)?;
-            // A machine without IPv6 has no `::` to bind.
-            std::net::TcpListener::bind(("::", port)).or_else(|_| std::net::TcpListener::bind(("0.0.0.0", port)))?
+    let Some(port) = address.strip_prefix(':') else {
+        let mut last = io::Error::other("no address");
+        for address in address.to_socket_addrs()? {
+            match listen(address) {
+                Ok(listener) => return Ok(listener),
+                Err(error) => last = error,
+            }
         }
+        return Err(last);
     };
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    let port: u16 = port.parse().map_err(io::Error::other)?;
+    let every = |ip: IpAddr| listen(SocketAddr::new(ip, port));
+    // A machine without IPv6 has no `::` to bind.
+    every(Ipv6Addr::UNSPECIFIED.into()).or_else(|_| every(Ipv4Addr::UNSPECIFIED.into()))
 }
 
-/// Serves until told to stop, then lets open requests finish for a short while.
+/// What is set here is what accepted connections have.
+fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_send_buffer_size(KERNEL_BUFFER)?;
+    socket.set_recv_buffer_size(KERNEL_BUFFER)?;
+    // A peer that is gone, or reads nothing at all.
+    socket.set_tcp_user_timeout(Some(ANSWER_TIME))?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Serves until told to stop, then lets open requests finish for a short while. Each connection gets the TLS configuration of the
+/// moment, or none.
 ///
 /// # Errors
-/// The listener cannot be used.
-pub async fn serve(listener: std::net::TcpListener, app: Router, web: Web, stop: CancellationToken) -> io::Result<()> {
+/// The listener cannot be used, or the server's thread cannot be had.
+pub async fn serve(
+    listener: std::net::TcpListener,
+    app: Router,
+    tls: impl Fn() -> Option<ConnectionTls> + Send + 'static,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let (ended, end) = oneshot::channel();
+    thread::Builder::new().name("http".into()).spawn(move || {
+        // Of this thread, and so of all that it makes. Where that is not allowed, the kernel is fair.
+        let _ = rustix::process::setpriority_process(None, NICE);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let served = runtime.and_then(|runtime| {
+            // A task like the connections': after each burst that it accepts they have their turn, so that nothing piles up.
+            let served = runtime.block_on(runtime.spawn(accept(listener, app, tls, stop)));
+            runtime.shutdown_background();
+            served.map_err(io::Error::other)?
+        });
+        // Nobody listens any more where the program ends.
+        let _ = ended.send(served);
+    })?;
+    end.await.unwrap_or_else(|_| Err(io::Error::other("its thread ended")))
+}
+
+async fn accept(
+    listener: std::net::TcpListener,
+    app: Router,
+    tls: impl Fn() -> Option<ConnectionTls>,
+    stop: CancellationToken,
+) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let app = web.guard(app);
-    let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let places = Places::new(MOST_CONNECTIONS, MOST_ANSWERS);
+    let connections = TaskTracker::new();
+    let mut clock = tokio::time::interval(Duration::from_secs(1));
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { break };
         let (stream, peer) = tokio::select! {
             () = stop.cancelled() => break,
+            _ = clock.tick() => {
+                let ago = |time| Instant::now().checked_sub(time);
+                places.cut_overdue(ago(CONNECTION_TIME + ANSWER_TIME), ago(ANSWER_TIME));
+                continue;
+            }
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
+                // A peer that went before it was accepted.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(_) => {
                     // Out of descriptors, mostly: it passes.
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -68,40 +131,13 @@ pub async fn serve(listener: std::net::TcpListener, app: Router, web: Web, stop:
             },
         };
         let loopback = stream.local_addr().is_ok_and(|local| is_loopback(local.ip())) && is_loopback(peer.ip());
+        let place = places.connect(peer.ip());
         let peer = Peer { address: peer, loopback, certificate: false };
-        let (app, web, watcher) = (app.clone(), web.clone(), graceful.watcher());
-        tokio::spawn(async move {
-            let connection = async {
-                let Some(tls) = web.tls() else {
-                    let service = TowerToHyperService::new(app.layer(Extension(peer)));
-                    let connection = http().http1_only().serve_connection(TokioIo::new(stream), service).into_owned();
-                    let _ = watcher.watch(connection).await;
-                    return;
-                };
-                let verifies = web.verifies(&tls);
-                let Some(stream) = shake_hands(stream, tls).await else { return };
-                let (_, session) = stream.get_ref();
-                let peer = Peer { certificate: verifies && session.peer_certificates().is_some(), ..peer };
-                let service = TowerToHyperService::new(app.layer(Extension(peer)));
-                let http =
-                    if session.alpn_protocol() == Some(b"h2") { http().http2_only() } else { http().http1_only() };
-                let _ = watcher.watch(http.serve_connection(TokioIo::new(stream), service).into_owned()).await;
-            };
-            // How a scraper ends its connection is its own affair.
-            let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;
-            drop(place);
-        });
+        let served = connection::serve(Stream::new(stream), peer, app.clone(), tls(), place, stop.clone());
+        connections.spawn(Box::pin(served));
     }
-    let _ = tokio::time::timeout(DRAIN_TIME, graceful.shutdown()).await;
+    drop(listener);
+    connections.close();
+    let _ = tokio::time::timeout(DRAIN_TIME, connections.wait()).await;
     Ok(())
-}
-
-fn http() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(32 << 10);
-    builder
-}
-
-async fn shake_hands(stream: TcpStream, tls: Arc<rustls::ServerConfig>) -> Option<TlsStream<TcpStream>> {
-    tokio::time::timeout(HANDSHAKE_TIME, TlsAcceptor::from(tls).accept(stream)).await.ok()?.ok()
 }

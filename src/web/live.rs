@@ -41,12 +41,19 @@ struct Inner {
     tried: Mutex<Tried>,
 }
 
+/// What a connection begins with.
+#[derive(Clone)]
+pub struct ConnectionTls {
+    /// Certificate, versions, protocols.
+    pub config: Arc<ServerConfig>,
+    /// Client certificates are verified: who shows one has proven to be somebody.
+    pub verifies: bool,
+}
+
 /// One web configuration, built.
 #[derive(Default)]
 pub struct Serving {
-    tls: Option<Arc<ServerConfig>>,
-    /// Client certificates are verified.
-    verifies: bool,
+    tls: Option<ConnectionTls>,
     pub(super) users: Option<Arc<Users>>,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     bucket: Option<Mutex<Bucket>>,
@@ -95,15 +102,8 @@ impl Web {
     }
 
     /// TLS for the next connection; none for plain HTTP.
-    pub fn tls(&self) -> Option<Arc<ServerConfig>> {
+    pub fn tls(&self) -> Option<ConnectionTls> {
         self.0.serving.load().tls.clone()
-    }
-
-    /// Whether the client certificates of connections with this TLS are verified. One that is no longer current counts as not: ask
-    /// right after [`Web::tls`].
-    pub fn verifies(&self, tls: &Arc<ServerConfig>) -> bool {
-        let serving = self.0.serving.load();
-        serving.verifies && serving.tls.as_ref().is_some_and(|current| Arc::ptr_eq(current, tls))
     }
 
     /// Whether somebody can prove to be somebody: by a password or a verified client certificate.
@@ -204,7 +204,7 @@ impl Web {
 
 impl Serving {
     fn authenticates(&self) -> bool {
-        self.users.is_some() || self.verifies
+        self.users.is_some() || self.tls.as_ref().is_some_and(|tls| tls.verifies)
     }
 
     /// Takes a request's token, or tells how long there will be none.
@@ -217,9 +217,10 @@ impl Serving {
 fn build(path: &Path, source: Source, needs_authentication: bool) -> Result<Serving, LoadError> {
     let Source { settings: Settings { tls, http2, headers, users, rate }, digest, empty } = source;
     let verifies = tls.as_ref().is_some_and(|tls| matches!(tls.clients, Clients::Verified { .. }));
-    let tls = tls.map(|tls| server_config(path, &tls, http2)).transpose()?.map(Arc::new);
+    let config = tls.map(|tls| server_config(path, &tls, http2)).transpose()?;
+    let tls = config.map(|config| ConnectionTls { config: Arc::new(config), verifies });
     let bucket = rate.map(|rate| Mutex::new(Bucket::new(rate, Instant::now())));
-    let serving = Serving { tls, verifies, users: users.map(Arc::new), headers, bucket, empty, digest };
+    let serving = Serving { tls, users: users.map(Arc::new), headers, bucket, empty, digest };
     if needs_authentication && !serving.authenticates() {
         let message = "nobody is asked who they are, and the command line opens details beyond loopback; \
             set basic_auth_users, or client_auth_type: RequireAndVerifyClientCert with client_ca_file";

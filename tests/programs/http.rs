@@ -1,7 +1,7 @@
 //! The HTTP server: who may see what, and readers that will not hurry.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     process::Command,
     sync::{
@@ -13,7 +13,8 @@ use std::{
 };
 
 use crate::support::{
-    Agent, SEGPROBE, SOON, directory, have, http, listen, namespaces_are_allowed, process, wait_for, write_config,
+    Agent, SEGPROBE, SOON, directory, have, http, listen, namespaces_are_allowed, process, segprobe, wait_for,
+    write_config,
 };
 
 /// Many checks, so that the page is long, swept every 7 s.
@@ -51,7 +52,8 @@ fn what_is_served_to_whom() {
         ("/api/v1/checks", 200),
         ("/-/reload", 405),
         ("/metrics/", 404),
-        ("/config", 404),
+        ("/config", 200),
+        ("/config/", 404),
         ("/api/v1/nothing", 404),
         ("/../../etc/passwd", 404),
     ] {
@@ -72,10 +74,85 @@ fn what_is_served_to_whom() {
         assert_eq!(foreign("GET", "/api/v1/checks", host).status, 403, "{host}");
         assert_eq!(foreign("POST", "/-/reload", host).status, 403, "{host}");
         let landing = foreign("GET", "/", host);
-        assert!(landing.status == 200 && !landing.text().contains("t200"), "{host}: {}", landing.text());
+        assert!(landing.status == 403 && !landing.text().contains("t200"), "{host}: {}", landing.text());
         assert_eq!(foreign("GET", "/metrics", host).status, 200, "{host}");
     }
     assert_eq!(foreign("GET", "/api/v1/checks", "localhost").status, 200);
+
+    // A page of another origin may not steer the agent through its reader's browser, though that is on this machine.
+    let by_page = |headers: &str| {
+        let head = format!("POST /-/reload HTTP/1.0\r\nHost: localhost:11450\r\nContent-Length: 0\r\n{headers}\r\n");
+        http::request(agent.address, &head).status
+    };
+    for (headers, status) in [
+        ("", 200),
+        ("Origin: http://localhost:11450\r\nSec-Fetch-Site: same-origin\r\n", 200),
+        ("Origin: https://evil.example\r\n", 403),
+        ("Origin: null\r\n", 403),
+        ("Sec-Fetch-Site: cross-site\r\n", 403),
+    ] {
+        assert_eq!(by_page(headers), status, "{headers}");
+    }
+}
+
+#[test]
+fn the_configuration_is_shown_as_it_was_loaded() {
+    let (_control, control) = listen();
+    let directory = directory();
+    let text = config(control);
+    let path = write_config(directory.path(), &text);
+    let agent = Agent::start(directory.path(), &path, &[]);
+    let shown = agent.get("/config");
+    let hash = agent.checks()["config_hash"].as_str().unwrap().to_owned();
+    assert_eq!(shown.text(), format!("# hash: {hash}\n# file: {path}\n{text}"));
+    assert_eq!(shown.header("Content-Type"), Some("text/plain; charset=utf-8"));
+    assert_eq!(shown.header("Cache-Control"), Some("no-store"));
+
+    // A bad file changes nothing; a good one does, and its target files are named.
+    std::fs::write(&path, "zones: []").unwrap();
+    assert_eq!(http::post(agent.address, "/-/reload").status, 500);
+    assert_eq!(agent.get("/config").text(), shown.text());
+    std::fs::write(directory.path().join("more.yaml"), "targets: []\n").unwrap();
+    std::fs::write(&path, format!("target_files: [more.yaml]\n{text}")).unwrap();
+    assert_eq!(http::post(agent.address, "/-/reload").status, 200);
+    let now = agent.get("/config").text();
+    let more = directory.path().join("more.yaml");
+    assert!(now.contains(&format!("# target file: {}\n", more.display())) && now.ends_with(&text), "{now}");
+}
+
+#[test]
+fn detail_for_other_machines_needs_authentication_at_start() {
+    let directory = directory();
+    let path = write_config(directory.path(), &config("127.0.0.1:1".parse().unwrap()));
+    for flag in ["--web.enable-detail", "--web.enable-lifecycle"] {
+        let ended = segprobe(&["agent", "--config.file", &path, "--web.listen-address", ":0", flag]);
+        assert_eq!(ended.code, Some(64), "{ended:?}");
+        for part in
+            [flag, "--web.config.file", "basic_auth_users", "RequireAndVerifyClientCert", "kubectl port-forward"]
+        {
+            assert!(ended.stderr.contains(part) && ended.stderr.lines().count() == 1, "{part}: {ended:?}");
+        }
+    }
+    // On loopback it is shown anyway.
+    let agent = Agent::start(directory.path(), &path, &["--web.enable-detail", "--web.enable-lifecycle"]);
+    assert_eq!(agent.get("/").status, 200);
+}
+
+#[test]
+fn the_server_has_a_thread_of_its_own_that_gives_way() {
+    let (_control, control) = listen();
+    let directory = directory();
+    let agent = Agent::start(directory.path(), &write_config(directory.path(), &config(control)), &[]);
+    agent.get("/metrics");
+    let threads = std::fs::read_dir(agent.process.proc().join("task")).unwrap().map(|thread| {
+        // The name stands in brackets; the nice value is the 17th field after it.
+        let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+        let (name, rest) = stat.split_once('(').unwrap().1.rsplit_once(") ").unwrap();
+        (name.to_owned(), rest.split(' ').nth(16).unwrap().parse::<i32>().unwrap())
+    });
+    let threads: Vec<_> = threads.collect();
+    assert!(threads.iter().all(|(name, nice)| (name == "http") == (*nice == 10)), "{threads:?}");
+    assert!(threads.iter().any(|(name, _)| name == "http"), "{threads:?}");
 }
 
 #[test]
@@ -93,12 +170,28 @@ fn detail_stays_on_loopback() {
         agent=$!
         ask() { curl -gs -o /dev/null --noproxy '*' --max-time 5 -w "$1 $2 %{http_code}\n" -X "$1" "$2"; }
         for i in $(seq 100); do ask GET http://127.0.0.1:11450/-/ready | grep -q 200 && break; sleep 0.1; done
-        for base in http://127.0.0.1:11450 http://[::1]:11450 http://192.0.2.1:11450; do
-            ask GET $base/metrics; ask GET $base/-/ready; ask GET $base/api/v1/checks; ask POST $base/-/reload
+        for base in http://127.0.0.1:11450 http://[::1]:11450; do
+            for path in /metrics /-/ready / /api/v1/checks /config; do ask GET $base$path; done; ask POST $base/-/reload
         done
-        # Over the other address, but naming loopback.
-        curl -s -o /dev/null --noproxy '*' -w "named %{http_code}\n" -H 'Host: localhost' http://192.0.2.1:11450/api/v1/checks
-        curl -s --noproxy '*' http://192.0.2.1:11450/ | grep -c t200 || true
+        # A scan from another address: what is known, and what scanners guess.
+        scan() {
+            for path in / /metrics /-/healthy /-/ready /api/v1/checks /config /-/reload /-/quit /-/config /api /api/v1 /api/v1/ \
+                /api/v1/status/config /api/v1/targets /status /state /health /healthz /livez /readyz /debug /debug/pprof/ /debug/vars \
+                /debug/requests /admin /console /env /actuator /graphql /swagger.json /openapi.json /v1 /probe /sd /targets /flags \
+                /favicon.ico /index.html /robots.txt /.git/config /.env //config /%2e/config /config/ /config%00 /Config /metrics/../config
+            do for method in GET HEAD POST PUT DELETE PATCH OPTIONS TRACE CONNECT; do
+                curl -gs -o /dev/null --noproxy '*' --path-as-is --max-time 5 -w "$method $path %{http_code}\n" -X $method $([ $method = HEAD ] && echo -I) http://192.0.2.1:11450$path
+            done; done | grep ' 2..$'
+            # By another name, with what proxies and browsers say, and with a password that nobody asked for.
+            for more in 'Host: localhost' 'Host: 127.0.0.1:11450' 'X-Forwarded-For: 127.0.0.1' 'Forwarded: for=127.0.0.1' \
+                'X-Original-URL: /config' 'Authorization: Basic YWRtaW46YWRtaW4='
+            do for path in / /config /api/v1/checks; do
+                curl -gs -o /dev/null --noproxy '*' -H "$more" -w "$more %{http_code}\n" http://192.0.2.1:11450$path
+            done; done | grep -v ' 403$' || true
+        }
+        scan
+        for path in / /config /api/v1/checks; do curl -s --noproxy '*' http://192.0.2.1:11450$path; done
+        curl -s --noproxy '*' -X POST http://192.0.2.1:11450/-/reload
         kill $agent
     "#;
     let mut command = Command::new("unshare");
@@ -108,18 +201,26 @@ fn detail_stays_on_loopback() {
     let expected = "\
 GET http://127.0.0.1:11450/metrics 200
 GET http://127.0.0.1:11450/-/ready 200
+GET http://127.0.0.1:11450/ 200
 GET http://127.0.0.1:11450/api/v1/checks 200
+GET http://127.0.0.1:11450/config 200
 POST http://127.0.0.1:11450/-/reload 200
 GET http://[::1]:11450/metrics 200
 GET http://[::1]:11450/-/ready 200
+GET http://[::1]:11450/ 200
 GET http://[::1]:11450/api/v1/checks 200
+GET http://[::1]:11450/config 200
 POST http://[::1]:11450/-/reload 200
-GET http://192.0.2.1:11450/metrics 200
-GET http://192.0.2.1:11450/-/ready 200
-GET http://192.0.2.1:11450/api/v1/checks 403
-POST http://192.0.2.1:11450/-/reload 403
-named 403
-0
+GET /metrics 200
+HEAD /metrics 200
+GET /-/healthy 200
+HEAD /-/healthy 200
+GET /-/ready 200
+HEAD /-/ready 200
+only over the loopback address, where `kubectl port-forward` leads, or with --web.enable-detail and authentication
+only over the loopback address, where `kubectl port-forward` leads, or with --web.enable-detail and authentication
+only over the loopback address, where `kubectl port-forward` leads, or with --web.enable-detail and authentication
+only over the loopback address (SIGHUP works too), or with --web.enable-lifecycle and authentication
 ";
     assert_eq!(ended.stdout, expected, "{ended:?}");
 }
@@ -161,11 +262,11 @@ fn read_slowly(address: SocketAddr, stop: &AtomicBool, reading: &AtomicUsize) {
     socket.connect(&address.into()).unwrap();
     let mut stream = TcpStream::from(socket);
     write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
-    stream.read_exact(&mut [0]).unwrap();
+    // It is cut where others need the place.
+    let begun = stream.read_exact(&mut [0]);
     reading.fetch_add(1, Ordering::Relaxed);
-    while !stop.load(Ordering::Relaxed) {
+    while begun.is_ok() && !stop.load(Ordering::Relaxed) && stream.read_exact(&mut [0]).is_ok() {
         thread::sleep(Duration::from_secs(1));
-        stream.read_exact(&mut [0]).unwrap();
     }
 }
 
@@ -175,7 +276,6 @@ fn clients_that_never_finish_their_request_are_cut() {
     let directory = directory();
     let path = write_config(directory.path(), &config(control));
     let agent = Agent::start(directory.path(), &path, &[]);
-    // More than are served at once: those who come later wait in the kernel, and get their turn.
     let mut idle: Vec<TcpStream> = (0..70)
         .map(|_| {
             let mut stream = TcpStream::connect(agent.address).unwrap();
@@ -185,11 +285,15 @@ fn clients_that_never_finish_their_request_are_cut() {
         .collect();
     let began = Instant::now();
     assert_eq!(agent.get("/-/healthy").status, 200);
-    // Ten seconds for the request's headers, and some for a busy machine.
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
-    // The first ones were told off by now.
-    let mut rest = Vec::new();
-    idle[0].set_read_timeout(Some(SOON)).unwrap();
-    idle[0].read_to_end(&mut rest).unwrap();
-    assert!(!String::from_utf8_lossy(&rest).contains("200 OK"));
+    assert!(began.elapsed() < Duration::from_secs(5), "nobody waits for them: {:?}", began.elapsed());
+    // Ten seconds for the request's headers, and they are cut.
+    for stream in &mut idle {
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        let ended = stream.read(&mut [0; 100]);
+        assert!(
+            matches!(&ended, Ok(0)) || ended.as_ref().is_err_and(|e| e.kind() == ErrorKind::ConnectionReset),
+            "{ended:?}"
+        );
+    }
+    assert!(began.elapsed() > Duration::from_secs(9), "{:?}", began.elapsed());
 }

@@ -39,6 +39,8 @@ mod hostile_dns;
 mod hostile_tcp;
 mod hostile_zones;
 mod http;
+mod http_abuse;
+mod http_tls;
 mod manifests;
 mod metrics_reference;
 mod model_defences;

@@ -344,7 +344,8 @@ fn a_certificate_counts_only_where_it_is_verified() {
     let address = listener.local_addr().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let app = Router::new().route("/", get(told));
-    runtime.spawn(listener::serve(listener, app, web.clone(), CancellationToken::new()));
+    let (app, tls) = (web.guard(app), web.clone());
+    runtime.spawn(listener::serve(listener, app, move || tls.tls(), CancellationToken::new()));
 
     let client = authority.client_with(Some(&authority.sign(&["client"])));
     let ca = "  client_ca_file: ca.crt\n";

@@ -377,8 +377,8 @@ fn the_last_good_one_counts() {
     let directory = materials();
     let web = told(directory.path(), &tls(&format!("basic_auth_users: {{a: {HASH}}}\n"))).unwrap();
     let at = |name: &str| directory.path().join(name);
-    let before = web.tls().unwrap();
-    let same = || std::sync::Arc::ptr_eq(&before, &web.tls().unwrap());
+    let before = web.tls().unwrap().config;
+    let same = || std::sync::Arc::ptr_eq(&before, &web.tls().unwrap().config);
     web.reload("test").unwrap();
     assert!(same(), "what did not change is not built anew");
     let good = fs::read_to_string(at("web.yml")).unwrap();
@@ -393,17 +393,17 @@ fn the_last_good_one_counts() {
         fs::write(at("web.yml"), &good).unwrap();
     }
     // Half of a rotation: the key is another's until the certificate is too.
-    let before = web.tls().unwrap();
+    let before = web.tls().unwrap().config;
     let key = KeyPair::generate().unwrap();
     fs::write(at("server.key"), key.serialize_pem()).unwrap();
     assert!(
         web.reload("test").err().unwrap().contains("key_file: server.key: it does not belong to cert_file: server.crt")
     );
-    assert!(std::sync::Arc::ptr_eq(&before, &web.tls().unwrap()));
+    assert!(std::sync::Arc::ptr_eq(&before, &web.tls().unwrap().config));
     let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
     fs::write(at("server.crt"), certificate.pem()).unwrap();
     web.reload("test").unwrap();
-    assert!(!std::sync::Arc::ptr_eq(&before, &web.tls().unwrap()));
+    assert!(!std::sync::Arc::ptr_eq(&before, &web.tls().unwrap().config));
     // Who opens it on purpose says so.
     fs::write(at("web.yml"), "{}\n").unwrap();
     web.reload("test").unwrap();

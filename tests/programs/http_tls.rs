@@ -1,0 +1,255 @@
+//! Clients that want the HTTP server down, over TLS and HTTP/2: the listener as a library, with a page as long as all buffers together.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{Router, routing::get};
+use http::Request;
+use rcgen::{CertificateParams, KeyPair};
+use segprobe::web::{listener, live::ConnectionTls};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    runtime::Runtime,
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        ClientConfig, RootCertStore, ServerConfig,
+        pki_types::{PrivateKeyDer, ServerName},
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{SOON, loopback};
+
+const PAGE: usize = 1 << 20;
+/// What an honest scraper is promised.
+const A_SECOND: Duration = Duration::from_secs(1);
+
+/// A listener, and what trusts its certificate.
+struct Served {
+    address: SocketAddr,
+    trust: RootCertStore,
+    stop: CancellationToken,
+    runtime: Runtime,
+}
+
+impl Served {
+    fn start(over_tls: bool) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap().self_signed(&key).unwrap();
+        let mut trust = RootCertStore::empty();
+        trust.add(certificate.der().clone()).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let mut tls = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap();
+        tls.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
+        let tls = over_tls.then(|| ConnectionTls { config: Arc::new(tls), verifies: false });
+
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let listener = listener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let app = Router::new().route("/", get(|| async { "x".repeat(PAGE) }));
+        runtime.spawn(listener::serve(listener, app, move || tls.clone(), stop.clone()));
+        Self { address, trust, stop, runtime }
+    }
+
+    async fn tcp(&self, from: Ipv4Addr) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        timeout(SOON, socket.connect(self.address)).await.unwrap().unwrap()
+    }
+
+    async fn tls(&self, from: Ipv4Addr, protocol: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut config = ClientConfig::builder().with_root_certificates(self.trust.clone()).with_no_client_auth();
+        config.alpn_protocols = if protocol.is_empty() { Vec::new() } else { vec![protocol.to_vec()] };
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let tcp = self.tcp(from).await;
+        timeout(SOON, TlsConnector::from(Arc::new(config)).connect(name, tcp)).await.unwrap()
+    }
+
+    /// A scrape over HTTP/1.1 and TLS, and the time that it took.
+    async fn scrape(&self, from: Ipv4Addr, protocol: &[u8]) -> Duration {
+        let began = Instant::now();
+        let mut stream = self.tls(from, protocol).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        timeout(SOON, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200 ") && answer.len() > PAGE, "{} bytes", answer.len());
+        began.elapsed()
+    }
+
+    /// Scrapes beside an attack: half of them may be slower than promised, for the machine may be busy with other tests.
+    async fn is_well(&self, what: &str, honest: Ipv4Addr) {
+        let mut took = Vec::new();
+        for _ in 0..9 {
+            took.push(self.scrape(honest, b"http/1.1").await);
+        }
+        took.sort();
+        assert!(took[took.len() / 2] < A_SECOND, "{what}: {took:?}");
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn request() -> Request<()> {
+    Request::get("https://127.0.0.1/").body(()).unwrap()
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A client that reads as little as it says.
+async fn http2(
+    stream: TlsStream<TcpStream>,
+    window: u32,
+) -> (h2::client::SendRequest<bytes::Bytes>, JoinSet<Result<(), h2::Error>>) {
+    let (client, connection) =
+        h2::client::Builder::new().initial_window_size(window).handshake::<_, bytes::Bytes>(stream).await.unwrap();
+    let mut ends = JoinSet::new();
+    ends.spawn(connection);
+    (client, ends)
+}
+
+#[test]
+fn the_handshake_says_which_http_is_spoken() {
+    let served = Served::start(true);
+    served.runtime.block_on(async {
+        let from = loopback();
+        for protocol in [b"http/1.1".as_slice(), b""] {
+            served.scrape(from, protocol).await;
+        }
+        let (mut client, _ends) = http2(served.tls(from, b"h2").await.unwrap(), 1 << 20).await;
+        let (answer, _) = client.send_request(request(), true).unwrap();
+        let answer = timeout(SOON, answer).await.unwrap().unwrap();
+        assert_eq!(answer.status(), 200);
+        let (mut body, mut length) = (answer.into_body(), 0);
+        while let Some(data) = timeout(SOON, body.data()).await.unwrap() {
+            let read = data.unwrap().len();
+            body.flow_control().release_capacity(read).unwrap();
+            length += read;
+        }
+        assert_eq!(length, PAGE);
+        // Headers without measure are refused.
+        let mut long = request();
+        for n in 0..40 {
+            let name = http::HeaderName::from_bytes(format!("x-{n}").as_bytes()).unwrap();
+            long.headers_mut().insert(name, "x".repeat(1_000).parse().unwrap());
+        }
+        let (answer, _) = client.send_request(long, true).unwrap();
+        let refused = timeout(SOON, answer).await.unwrap();
+        assert!(refused.is_err() || refused.as_ref().is_ok_and(|a| a.status() == 431), "{refused:?}");
+    });
+}
+
+#[test]
+fn plain_http_knows_no_http2() {
+    let served = Served::start(false);
+    served.runtime.block_on(async {
+        let mut stream = served.tcp(loopback()).await;
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let mut answer = Vec::new();
+        // A reset is as good.
+        let _ = timeout(SOON, stream.read_to_end(&mut answer)).await.unwrap();
+        let text = String::from_utf8_lossy(&answer);
+        assert!(answer.is_empty() || text.starts_with("HTTP/1.1 4") || text.starts_with("HTTP/1.1 5"), "{text:?}");
+    });
+}
+
+/// Resets that one connection is never granted: more than fit into all buffers, 29 bytes each.
+const MOST: u32 = 1_000_000;
+
+#[test]
+fn streams_that_are_reset_at_once_end_their_connection() {
+    let served = Arc::new(Served::start(true));
+    served.runtime.block_on(async {
+        let (attacker, honest) = (loopback(), loopback());
+        let mut attacks = JoinSet::new();
+        for _ in 0..4 {
+            let served = served.clone();
+            attacks.spawn(async move {
+                let mut stream = served.tls(attacker, b"h2").await.unwrap();
+                stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+                stream.write_all(&frame(4, 0, 0, &[])).await.unwrap();
+                let mut resets = 0;
+                while resets < MOST {
+                    // A hundred GETs, as the static table has them, and as many resets.
+                    let ids = (resets..resets + 100).map(|n| 2 * n + 1);
+                    let pairs = ids.map(|id| {
+                        [frame(1, 5, id, &[0x82, 0x87, 0x84, 0x41, 1, b'x']), frame(3, 0, id, &[0, 0, 0, 8])]
+                    });
+                    let bytes = pairs.collect::<Vec<_>>().concat().concat();
+                    if timeout(SOON, stream.write_all(&bytes)).await.unwrap().is_err() {
+                        break;
+                    }
+                    resets += 100;
+                }
+                resets
+            });
+        }
+        served.is_well("resets", honest).await;
+        while let Some(attack) = attacks.join_next().await {
+            let resets = attack.unwrap();
+            assert!(resets < MOST, "{resets} resets were taken");
+        }
+    });
+}
+
+#[test]
+fn who_opens_streams_and_reads_none_loses_the_connection() {
+    let served = Served::start(true);
+    served.runtime.block_on(async {
+        let (attacker, honest) = (loopback(), loopback());
+        let (mut ends, mut clients) = (JoinSet::new(), Vec::new());
+        // 24 answers for 16 places.
+        for _ in 0..3 {
+            let (mut client, mut its_end) = http2(served.tls(attacker, b"h2").await.unwrap(), 10).await;
+            for _ in 0..8 {
+                client = client.ready().await.unwrap();
+                let (answer, _) = client.send_request(request(), true).unwrap();
+                clients.push(tokio::spawn(async move { timeout(SOON, answer).await.unwrap() }));
+            }
+            ends.spawn(async move { timeout(SOON, its_end.join_next()).await.unwrap().unwrap().unwrap() });
+        }
+        served.is_well("unread streams", honest).await;
+        let first = ends.join_next().await.unwrap().unwrap();
+        assert!(first.is_err(), "it was not cut: {first:?}");
+    });
+}
+
+#[test]
+fn handshakes_that_never_end_hold_nobody_up() {
+    let served = Served::start(true);
+    served.runtime.block_on(async {
+        let (attacker, honest) = (loopback(), loopback());
+        let mut silent = Vec::new();
+        for _ in 0..300 {
+            let mut stream = served.tcp(attacker).await;
+            // The beginning of a handshake record that announces more than ever comes; it may be cut already.
+            let _ = stream.write_all(&[22, 3, 1, 2, 0, 1]).await;
+            silent.push(stream);
+        }
+        served.is_well("handshakes", honest).await;
+        for mut stream in silent {
+            // A reset, or an alert and the end.
+            let _ = timeout(SOON, stream.read_to_end(&mut Vec::new())).await.expect("it is cut after 5 s");
+        }
+    });
+}
