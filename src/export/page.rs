@@ -55,27 +55,12 @@ fn target(row: &Row<'_>) -> String {
     }
 }
 
-/// What anybody may see: nothing of the protected zone.
-pub fn plain_page(telemetry_path: &str) -> String {
-    bare_with(
-        telemetry_path,
-        &html! {
-            p { "Verdicts are shown on the loopback address only: " code { "kubectl port-forward" } " leads there." }
-        },
-    )
-}
-
 /// The landing page of what has no verdicts to show.
 pub fn bare(telemetry_path: &str) -> String {
-    bare_with(telemetry_path, &html! {})
-}
-
-fn bare_with(telemetry_path: &str, more: &Markup) -> String {
     let body = html! {
         main.bare {
             h1 { "segprobe" }
             p { "Version " (VERSION) ". " a href=(relative(telemetry_path)) { "Metrics" } }
-            (more)
         }
     };
     layout::document("segprobe", "none", &body)

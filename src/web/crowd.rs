@@ -36,6 +36,11 @@ impl<H> Crowd<H> {
         Self { most, members: BTreeMap::new(), held: HashMap::new(), came: 0 }
     }
 
+    /// Nobody is there.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
     /// Lets a newcomer in, always; gives the one that it costs the place. That is, of the address that holds most places, the oldest
     /// that is not being answered, else the oldest.
     pub fn enter(&mut self, ip: IpAddr, now: Instant, handle: H) -> (Id, Option<H>) {

@@ -114,7 +114,8 @@ async fn accept(
     loop {
         let (stream, peer) = tokio::select! {
             () = stop.cancelled() => break,
-            _ = clock.tick() => {
+            // No work at rest.
+            _ = clock.tick(), if !places.is_empty() => {
                 let ago = |time| Instant::now().checked_sub(time);
                 places.cut_overdue(ago(CONNECTION_TIME + ANSWER_TIME), ago(ANSWER_TIME));
                 continue;

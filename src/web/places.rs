@@ -44,6 +44,11 @@ impl Places {
         Connected { places: self.clone(), id, ip, cut }
     }
 
+    /// Nobody is connected: there is nothing to cut.
+    pub fn is_empty(&self) -> bool {
+        self.taken().connections.is_empty()
+    }
+
     /// Cuts the connections that were made before `connected`, and those of answers that began before `answered`.
     pub fn cut_overdue(&self, connected: Option<Instant>, answered: Option<Instant>) {
         let mut taken = self.taken();

@@ -25,6 +25,7 @@ async function watched(where, origin, options = {}) {
   page.on("console", (message) => wrong(where, `console ${message.type()}: ${message.text()}`));
   page.on("pageerror", (error) => wrong(where, `script: ${error}`));
   page.on("dialog", (dialog) => { wrong(where, `dialog: ${dialog.message()}`); dialog.dismiss(); });
+  page.on("requestfailed", (request) => wrong(where, `request failed: ${request.url()}: ${request.failure()?.errorText}`));
   page.on("request", (request) => {
     const url = new URL(request.url());
     if (url.protocol !== "data:" && url.origin !== origin) wrong(where, `request to ${request.url()}`);
@@ -68,6 +69,8 @@ async function use(name, address) {
   const page = await watched(where, new URL(address).origin, { javaScriptEnabled: false });
   await page.goto(address);
   const text = () => page.locator("main").innerText();
+  // A click that leads to another page, until that is there.
+  const follow = (locator) => Promise.all([page.waitForEvent("load"), locator.click()]);
   const rows = () => page.locator("section[aria-labelledby=checks] tbody tr, main > .scroll tbody tr").count();
 
   const seen = new Set();
@@ -91,7 +94,7 @@ async function use(name, address) {
   }
   if (name === "one") {
     if ((await rows()) !== 1) wrong(where, `${await rows()} rows`);
-    await page.locator("section[aria-labelledby=checks] td a").click();
+    await follow(page.locator("section[aria-labelledby=checks] td a"));
     if (!(await text()).includes("Addresses 1")) wrong(where, await text());
     return page.context().close();
   }
@@ -109,23 +112,23 @@ async function use(name, address) {
     return page.context().close();
   }
   if ((await rows()) !== 100) wrong(where, `${await rows()} rows`);
-  await page.getByRole("link", { name: "Next" }).click();
+  await follow(page.getByRole("link", { name: "Next" }));
   if (!(await text()).includes("101 to 200 of")) wrong(where, `no second part: ${await text()}`);
   await page.goto(address);
   await page.getByLabel("Name contains").fill("t150:");
-  await page.getByRole("button", { name: "Filter" }).click();
+  await follow(page.getByRole("button", { name: "Filter" }));
   if (!(await text()).includes("t150:")) wrong(where, `filter by name: ${await text()}`);
   await page.goto(address);
   await page.getByLabel("Verdict").selectOption("fail");
-  await page.getByRole("button", { name: "Filter" }).click();
+  await follow(page.getByRole("button", { name: "Filter" }));
   const fails = await text();
   if (!/^[1-9]\d* checks/.test(fails) || /\binconclusive\b.*:/.test(fails.split("\n").slice(8).join(" "))) wrong(where, `filter by verdict: ${fails}`);
-  await page.locator("td a").first().click();
+  await follow(page.locator("td a").first());
   if (!(await text()).includes("reached: the connection was accepted")) wrong(where, `evidence: ${await text()}`);
   await page.screenshot({ path: `${shots}/${name}-check.png`, fullPage: true });
-  await page.getByRole("link", { name: "Overview" }).click();
+  await follow(page.getByRole("link", { name: "Overview" }));
   // A cell of the matrix leads to what is behind it.
-  await page.locator("table.matrix a").first().click();
+  await follow(page.locator("table.matrix a").first());
   if (!/check|Boundary/.test(await text())) wrong(where, `cell: ${await text()}`);
   await page.context().close();
 }
@@ -139,7 +142,7 @@ await open.goto(first);
 const opened = Date.now();
 
 for (const [name, address] of Object.entries(pages)) {
-  await use(name, address);
+  await use(name, address).catch((error) => wrong(`${name}, used`, error));
   for (const colorScheme of ["light", "dark"]) {
     for (const width of Object.entries(WIDTHS)) await look(name, address, colorScheme, width);
   }

@@ -225,6 +225,58 @@ only over the loopback address (SIGHUP works too), or with --web.enable-lifecycl
     assert_eq!(ended.stdout, expected, "{ended:?}");
 }
 
+/// With the flags, and with passwords: nothing without one, everything with one, from another address too.
+#[test]
+fn detail_is_open_to_others_by_flag_and_password() {
+    if !(have("unshare") && have("ip") && have("curl") && namespaces_are_allowed()) {
+        return;
+    }
+    let directory = directory();
+    let path = write_config(directory.path(), &config("127.0.0.1:1".parse().unwrap()));
+    let web = directory.path().join("web.yml");
+    std::fs::write(&web, format!("basic_auth_users: {{alice: {}}}\n", bcrypt::hash("secret", 4).unwrap())).unwrap();
+    let script = r#"
+        set -e
+        ip link set lo up; ip address add 192.0.2.1/32 dev lo
+        ask() { curl -s -o /dev/null --noproxy '*' --max-time 9 -w '%{http_code} ' "$@"; }
+        for flag in --web.enable-detail --web.enable-lifecycle; do
+            "$0" agent --config.file "$1" --web.config.file "$2" --web.listen-address :11450 $flag 2>/dev/null &
+            agent=$!
+            for i in $(seq 100); do ask http://127.0.0.1:11450/-/ready | grep -q 200 && break; sleep 0.1; done
+            for host in 192.0.2.1 127.0.0.1; do
+                for user in '' alice:wrong alice:secret; do
+                    printf '%s %s %s: ' $flag $host "$user"
+                    for path in / /api/v1/checks /config /metrics /-/ready; do ask -u "$user" http://$host:11450$path; done
+                    ask -u "$user" -X POST http://$host:11450/-/reload; echo
+                done
+            done
+            kill $agent; wait $agent
+        done
+        # A file that asks nobody for a password does not start, and says why.
+        echo '{}' > "$2"
+        "$0" agent --config.file "$1" --web.config.file "$2" --web.listen-address :11450 --web.enable-detail 2>&1 | grep -c 'web.yml: nobody is asked who they are'
+    "#;
+    let mut command = Command::new("unshare");
+    command.args(["-Urnp", "--fork", "--kill-child", "sh", "-c", script, SEGPROBE, &path]).arg(&web);
+    let ended = process::run(command, SOON);
+    let expected = "\
+--web.enable-detail 192.0.2.1 : 401 401 401 401 200 401 
+--web.enable-detail 192.0.2.1 alice:wrong: 401 401 401 401 200 401 
+--web.enable-detail 192.0.2.1 alice:secret: 200 200 200 200 200 403 
+--web.enable-detail 127.0.0.1 : 401 401 401 401 200 401 
+--web.enable-detail 127.0.0.1 alice:wrong: 401 401 401 401 200 401 
+--web.enable-detail 127.0.0.1 alice:secret: 200 200 200 200 200 200 
+--web.enable-lifecycle 192.0.2.1 : 401 401 401 401 200 401 
+--web.enable-lifecycle 192.0.2.1 alice:wrong: 401 401 401 401 200 401 
+--web.enable-lifecycle 192.0.2.1 alice:secret: 403 403 403 200 200 200 
+--web.enable-lifecycle 127.0.0.1 : 401 401 401 401 200 401 
+--web.enable-lifecycle 127.0.0.1 alice:wrong: 401 401 401 401 200 401 
+--web.enable-lifecycle 127.0.0.1 alice:secret: 200 200 200 200 200 200 
+1
+";
+    assert_eq!(ended.stdout, expected, "{ended:?}");
+}
+
 #[test]
 fn slow_readers_stop_neither_others_nor_the_sweeps() {
     let (_control, control) = listen();

@@ -78,13 +78,13 @@ fn hostile_names_bring_no_markup_and_hide_nothing() {
         // What is asked for is hostile as well.
         let asked = page_of(&good, &Query::default().with("source", hostile).href()[1..]);
         assert_eq!(tags(&asked), tags(&page_of(&good, "source=nobody")), "{hostile:?}: {asked}");
-        assert_eq!(tags(&plain_page(hostile)), tags(&plain_page("/metrics")), "{hostile:?}");
+        assert_eq!(tags(&bare(hostile)), tags(&bare("/metrics")), "{hostile:?}");
     }
 }
 
 #[test]
-fn the_plain_page_tells_nothing() {
-    let page = plain_page("/m?a=1&b=2\"");
+fn the_bare_page_tells_nothing() {
+    let page = bare("/m?a=1&b=2\"");
     assert!(page.contains("href=\"./m?a=1&amp;b=2&quot;\""), "{page}");
     assert!(!page.contains("config") && !page.contains("api/v1"), "{page}");
 }
