@@ -108,7 +108,8 @@ fn telling() -> Vec<String> {
 fn asserted() -> Vec<String> {
     let tables = [("src/config/tests.rs", "f.yaml:"), ("src/web/file/tests.rs", "web.yml:")];
     let of_table = |(file, prefix): (&str, &'static str)| {
-        let told = literals(&read(file)).into_iter().filter_map(|text| Some(text.strip_prefix(prefix)?.to_owned()));
+        let told =
+            literals(&read(file)).into_iter().filter_map(move |text| Some(text.strip_prefix(prefix)?.to_owned()));
         let lines =
             told.flat_map(move |text| text.split(&format!("\n{prefix}")).map(str::to_owned).collect::<Vec<_>>());
         lines.filter_map(|line| Some(line.split_once(": ")?.1.to_owned()))
