@@ -287,6 +287,8 @@ pub struct BoundaryView {
     pub share_nodes: u32,
     /// Sweeps within which this node probes each target; 0 where it probes none.
     pub share_sweeps: u32,
+    /// Why nothing of it is tested, where that is so: a pass of the others says nothing of it.
+    pub untested: Option<Arc<str>>,
     /// End of the last sweep, of several sources the one that is longest ago; none before the first.
     pub completed: Option<Timestamp>,
     /// How long it took; of several sources the longest.
@@ -380,6 +382,10 @@ impl Ledger {
         let mut before = std::mem::take(&mut state.checks);
         let mut still_held = BTreeMap::new();
         state.boundaries = plan.boundaries.iter().map(|planned| boundary_view(planned)).collect();
+        for (name, gap) in plan.untested() {
+            let why = gap.map_or("it asks for nothing", |gap| &gap.why);
+            state.boundaries.iter_mut().filter(|b| b.name == *name).for_each(|b| b.untested = Some(why.into()));
+        }
         for planned in &plan.boundaries {
             let boundary = &planned.boundary;
             let co_residency = boundary.co_residency.map(|mode| (CheckKind::NodeCoResidency, mode));
@@ -683,6 +689,7 @@ fn boundary_view(planned: &BoundaryPlan) -> BoundaryView {
         expect: boundary.expect,
         vantage: planned.mode,
         interval: boundary.interval,
+        untested: None,
         completed: None,
         took: None,
         span: None,

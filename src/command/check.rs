@@ -45,9 +45,9 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
     least_privilege(&loaded.config)?;
     let run = run_info(&args.place);
     let began = Instant::now();
-    let (plan, snapshot) = runtime()?.block_on(sweep_all(loaded, &run))?;
+    let snapshot = runtime()?.block_on(sweep_all(loaded, &run))?;
     let (took, now) = (began.elapsed(), Instant::now());
-    let report = Report::new(&run, &snapshot, now).of_plan(&plan, args.require_witness);
+    let report = Report::new(&run, &snapshot, now).requiring_witness(args.require_witness);
     for (boundary, why) in report.untested() {
         complain(format_args!("nothing of boundary `{}` was tested: {why}", boundary.name));
     }
@@ -65,7 +65,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
 }
 
 /// All boundaries one after the other: their budgets are the agent's. Each from all identities, and all of their pods.
-async fn sweep_all(mut loaded: Loaded, run: &Run) -> Result<(Arc<Plan>, Arc<Snapshot>), Failure> {
+async fn sweep_all(mut loaded: Loaded, run: &Run) -> Result<Arc<Snapshot>, Failure> {
     let node = loaded.ask_node().await;
     if let Some(node) = &node {
         node.check(&loaded.config)?;
@@ -89,7 +89,7 @@ async fn sweep_all(mut loaded: Loaded, run: &Run) -> Result<(Arc<Plan>, Arc<Snap
         progress.abort();
         let _ = write!(io::stderr(), "\r\x1b[K");
     }
-    Ok((plan, ledger.snapshot()))
+    Ok(ledger.snapshot())
 }
 
 async fn show_progress(progress: Arc<Progress>) {

@@ -92,6 +92,8 @@ struct Boundary<'a> {
     share_nodes: u32,
     /// Sweeps within which this node probes each target; 0 where it probes none.
     share_sweeps: u32,
+    /// Why nothing of it is tested, where that is so: a pass of the others says nothing of it; null where something is.
+    untested: Option<&'a str>,
     /// End of the last sweep; null before the first.
     last_completed: Option<Timestamp>,
     /// How long it took, in seconds.
@@ -108,6 +110,7 @@ fn boundaries<S: Serializer>(boundaries: &[BoundaryView], serializer: S) -> Resu
         interval_seconds: b.interval.as_secs_f64(),
         share_nodes: b.share_nodes,
         share_sweeps: b.share_sweeps,
+        untested: b.untested.as_deref(),
         last_completed: b.completed,
         last_duration_seconds: b.took.map(|t| t.as_secs_f64()),
     }))

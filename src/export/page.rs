@@ -23,7 +23,10 @@ use super::{
     Run, VERSION,
     report::{Report, Row},
 };
-use crate::{ledger::Snapshot, model::plain};
+use crate::{
+    ledger::Snapshot,
+    model::{Expect, plain},
+};
 use headline::headline;
 pub use layout::policy;
 pub use query::Query;
@@ -68,10 +71,12 @@ pub fn bare(telemetry_path: &str) -> String {
 
 /// Verdicts, as they were asked for.
 pub fn detail(shown: &Shown<'_>, query: &Query) -> String {
-    let mut rows: Vec<Row<'_>> = Report::new(shown.run, shown.snapshot, shown.now).rows().copied().collect();
+    let report = Report::new(shown.run, shown.snapshot, shown.now);
+    let untested = report.untested().filter(|(boundary, _)| boundary.expect == Expect::Blocked).count();
+    let mut rows: Vec<Row<'_>> = report.rows().copied().collect();
     // Worst first, reports last; the rest stays in the order of identities.
     rows.sort_by_key(|row| (row.view.mode, row.reason));
-    let headline = headline(&rows);
+    let headline = headline(&rows, untested);
     let title = format!("{} · segprobe {}", headline.answer, plain(&shown.run.node));
     let content = if query.is_filter() {
         list::filtered(shown, &rows, query)

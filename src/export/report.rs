@@ -14,7 +14,7 @@ use super::{Run, VERSION, words};
 use crate::{
     ledger::{BoundaryView, CheckView, Evidence, Snapshot},
     model::{CheckKind, Identity, Mode, Reason, VantageMode, Verdict, plain},
-    plan::{NotTested, Plan},
+    plan::NotTested,
 };
 
 /// The whole result, as it is told at one moment.
@@ -215,17 +215,10 @@ impl<'a> Report<'a> {
         Self { header: Header::new(run, snapshot), totals, sections, require_witness: false }
     }
 
-    /// The same where the plan is known, and with it the boundaries of which nothing was tested.
+    /// The same where unverified checks may count as inconclusive ones.
     #[must_use]
-    pub fn of_plan(mut self, plan: &'a Plan, require_witness: bool) -> Self {
-        self.require_witness = require_witness;
-        for (boundary, gap) in plan.untested() {
-            let why = gap.map_or("it asks for nothing", |gap| &gap.why);
-            if let Some(section) = self.sections.iter_mut().find(|s| s.boundary.name == *boundary) {
-                section.untested = Some(why);
-            }
-        }
-        self
+    pub fn requiring_witness(self, require_witness: bool) -> Self {
+        Self { require_witness, ..self }
     }
 
     /// Boundaries of which nothing was tested, and why.
@@ -258,7 +251,13 @@ impl<'a> Report<'a> {
 
 impl<'a> Section<'a> {
     fn new(boundary: &'a BoundaryView) -> Self {
-        Self { boundary, rows: Vec::new(), totals: Totals::default(), not_tested: Vec::new(), untested: None }
+        Self {
+            boundary,
+            rows: Vec::new(),
+            totals: Totals::default(),
+            not_tested: Vec::new(),
+            untested: boundary.untested.as_deref(),
+        }
     }
 }
 

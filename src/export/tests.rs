@@ -112,6 +112,7 @@ pub(super) fn snapshot(checks: Vec<CheckView>) -> Snapshot {
         interval: Duration::from_secs(30),
         share_nodes: 1,
         share_sweeps: 1,
+        untested: None,
         completed: None,
         took: None,
         span: None,

@@ -118,6 +118,7 @@ fn hostile() -> Snapshot {
         interval: Duration::from_secs(30),
         share_nodes: 1,
         share_sweeps: 1,
+        untested: None,
         completed: None,
         took: None,
         span: None,

@@ -15,13 +15,14 @@ pub struct Headline {
 }
 
 /// Of what must be blocked, the worst speaks. What must be open is told beside it: a failure there is an outage, no breach.
-pub fn headline(rows: &[Row<'_>]) -> Headline {
+/// `untested` boundaries must be blocked too, and nothing of them is asked here.
+pub fn headline(rows: &[Row<'_>], untested: usize) -> Headline {
     let judged = || rows.iter().filter(|row| row.view.mode == Mode::Judge);
     let of = |expect| Totals::of_rows(judged().filter(move |row| row.view.id.expect == expect)).0;
     let open = of(Expect::Open);
     let mut headline = match of(Expect::Blocked) {
-        [0, 0, 0, 0] if open != [0; 4] => return of_witness(open),
-        [0, 0, 0, 0] => Headline {
+        [0, 0, 0, 0] if open != [0; 4] && untested == 0 => return of_witness(open),
+        [0, 0, 0, 0] if open == [0; 4] => Headline {
             state: "none",
             answer: "Nothing is tested".into(),
             meaning: "No check is planned here: see below what is not tested, and why.".into(),
@@ -31,7 +32,7 @@ pub fn headline(rows: &[Row<'_>]) -> Headline {
             answer: format!("Not segmented: {}", checks(fail, "fails", "fail")),
             meaning: "What must be blocked was reached or disclosed. Begin with the open findings.".into(),
         },
-        [_, inconclusive, ..] if judged().all(|row| row.reason == Reason::Pending) => Headline {
+        [_, inconclusive, ..] if inconclusive > 0 && judged().all(|row| row.reason == Reason::Pending) => Headline {
             state: "inconclusive",
             answer: "Not measured yet".into(),
             meaning: format!("The first sweep is under way: {} to do.", checks(inconclusive, "is", "are")),
@@ -40,6 +41,11 @@ pub fn headline(rows: &[Row<'_>]) -> Headline {
             state: "inconclusive",
             answer: format!("Not proven: {} inconclusive", checks(inconclusive, "is", "are")),
             meaning: "Nothing was reached, but not all of it could be measured. Mend what the reasons name.".into(),
+        },
+        _ if untested > 0 => Headline {
+            state: "inconclusive",
+            answer: format!("Not proven: nothing of {} is tested here", boundaries(untested)),
+            meaning: "Nothing was reached elsewhere, and that says nothing of it: see below what is not tested, and why.".into(),
         },
         [.., unverified, _] if unverified > 0 => Headline {
             state: "unverified",
@@ -52,6 +58,9 @@ pub fn headline(rows: &[Row<'_>]) -> Headline {
             meaning: "Nothing was reached or disclosed, from vantages that work, while witnesses reached the targets.".into(),
         },
     };
+    if untested > 0 && headline.state == "fail" {
+        headline.meaning += &format!(" Nothing of {} is tested here.", boundaries(untested));
+    }
     let down = open[Verdict::Fail as usize] + open[Verdict::Inconclusive as usize];
     if down > 0 {
         headline.meaning +=
@@ -70,6 +79,10 @@ fn of_witness(open: [usize; 4]) -> Headline {
         answer: format!("{up} of {all} targets' ways are open, as they must be"),
         meaning: "This agent is a witness: it proves that targets are alive, and says nothing of segmentation.".into(),
     }
+}
+
+fn boundaries(count: usize) -> String {
+    if count == 1 { "1 boundary".into() } else { format!("{count} boundaries") }
 }
 
 fn checks(count: usize, one: &str, many: &str) -> String {

@@ -134,7 +134,7 @@ pub fn show(boundary: &BoundaryView, rows: &[Row<'_>], query: &Query) -> Markup 
                 (Totals::of_rows(own.iter().copied())) }
         }
         @if matrix.rows.is_empty() {
-            p { "No check of it is judged." }
+            p { "No check of it is judged" @if let Some(why) = &boundary.untested { ": " (plain(why)) } "." }
         } @else {
             (scroll(&format!("Matrix of {name}"), &html! {
                 table.matrix {

@@ -108,7 +108,7 @@ fn the_worst_speaks_first() {
     use Reason::*;
     let says = |checks: &[CheckView]| {
         let rows: Vec<Row<'_>> = checks.iter().map(|view| row_of(view)).collect();
-        headline(&rows)
+        headline(&rows, 0)
     };
     for (reasons, state, answer) in [
         (&[Blocked, Reached, Lossy, NoWitness, Disclosed][..], "fail", "Not segmented: 2 checks fail"),
@@ -122,6 +122,20 @@ fn the_worst_speaks_first() {
         let Headline { state: found, answer: said, .. } = says(&judged(reasons));
         assert_eq!((found, &*said), (state, answer), "{reasons:?}");
     }
+    // What is not asked is not proven, whatever the rest says; and a breach is a breach.
+    let untested = |reasons: &[Reason]| {
+        let checks = judged(reasons);
+        let rows: Vec<Row<'_>> = checks.iter().map(row_of).collect();
+        headline(&rows, 2)
+    };
+    for reasons in [&[Blocked][..], &[NoWitness]] {
+        let Headline { state, answer, .. } = untested(reasons);
+        assert_eq!((state, &*answer), ("inconclusive", "Not proven: nothing of 2 boundaries is tested here"));
+    }
+    let breach = untested(&[Reached]);
+    assert!(breach.state == "fail" && breach.meaning.contains("Nothing of 2 boundaries is tested"), "{breach:?}");
+    assert_eq!(untested(&[Lossy]).answer, "Not proven: 1 check is inconclusive");
+
     // What is reported counts for nothing.
     assert_eq!(says(&[check("t", Mode::Report, Disclosed)]).state, "none");
 
@@ -138,6 +152,9 @@ fn the_worst_speaks_first() {
     let witness = says(&[open(Reachable), open(NotReached)]);
     assert_eq!((witness.state, &*witness.answer), ("fail", "1 of 2 targets' ways are open, as they must be"));
     assert_eq!(says(&[open(Reachable)]).state, "pass");
+    // Who has both, and no pod to ask from, is no witness alone.
+    let check = open(Reachable);
+    assert_eq!(headline(&[row_of(&check)], 1).answer, "Not proven: nothing of 1 boundary is tested here");
 }
 
 #[test]
