@@ -14,7 +14,7 @@ use axum::{
     routing::{get, post},
 };
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::{
     Run,
@@ -105,10 +105,11 @@ async fn healthy() -> &'static str {
 /// The agent's site.
 pub fn router(site: Site) -> Router {
     let (access, shown, together) = (site.access, site.clone(), Together::default());
+    let rendering = Arc::new(Mutex::new(()));
     let guarded =
         move |want| middleware::from_fn(move |request: Request, next: Next| guard(access, want, request, next));
     let detail = Router::new()
-        .route("/", get(landing))
+        .route("/", get(move |State(site): State<Site>, RawQuery(query): RawQuery| landing(site, query, rendering)))
         .route("/api/v1/checks", get(move |State(site): State<Site>| checks(site, together)))
         .route("/config", get(config))
         .route_layer(guarded(Want::Detail));
@@ -121,17 +122,25 @@ pub fn router(site: Site) -> Router {
     open.route("/-/healthy", get(healthy)).route("/-/ready", ready).merge(detail.merge(lifecycle).with_state(site))
 }
 
-async fn landing(State(site): State<Site>, RawQuery(query): RawQuery) -> Response {
+/// Rendered beside the server's own thread, one at a time: with thousands of checks it takes longer than a scraper should wait.
+async fn landing(site: Site, query: Option<String>, rendering: Arc<Mutex<()>>) -> Response {
     let query = Query::parse(&query.unwrap_or_default());
-    let shown = Shown {
-        run: &site.run,
-        telemetry_path: &site.telemetry_path,
-        snapshot: &site.ledger.snapshot(),
-        now: Instant::now(),
-        clock: Timestamp::now(),
-    };
-    let mut response = page_response(page::detail(&shown, &query));
-    if !query.paused {
+    let (turn, paused) = (rendering.lock_owned().await, query.paused);
+    let rendered = tokio::task::spawn_blocking(move || {
+        let shown = Shown {
+            run: &site.run,
+            telemetry_path: &site.telemetry_path,
+            snapshot: &site.ledger.snapshot(),
+            now: Instant::now(),
+            clock: Timestamp::now(),
+        };
+        let page = page::detail(&shown, &query);
+        drop(turn);
+        page
+    });
+    let Ok(page) = rendered.await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let mut response = page_response(page);
+    if !paused {
         response.headers_mut().insert(header::REFRESH, page::REFRESH_SECONDS.into());
     }
     response

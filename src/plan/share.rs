@@ -151,6 +151,7 @@ impl Share {
 pub fn in_words(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match () {
+        () if seconds < 10.0 && time.subsec_nanos() > 0 => format!("{seconds:.1} s"),
         () if seconds < 600.0 => format!("{seconds:.0} s"),
         () if seconds < 3.0 * 3600.0 => format!("{:.0} min", seconds / 60.0),
         () => format!("{:.1} h", seconds / 3600.0),

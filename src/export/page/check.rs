@@ -10,6 +10,7 @@ use crate::{
     ledger::{DnsEvidence, Evidence, Finding},
     model::{AddressKind, Mode, Reason, Transport, plain},
     observation::{AddressSeen, NodeSeen, ReplyClass},
+    plan::share::in_words,
 };
 
 /// Addresses, findings or names that are told one by one; the JSON has them all.
@@ -30,7 +31,7 @@ pub fn show(shown: &Shown<'_>, row: &Row<'_>, query: &Query) -> Markup {
                 @if row.view.mode == Mode::Report { ", reported only: it counts for no verdict" } }
             dt { "Measured" } dd {
                 @match &row.view.result { Some(result) => (moment(result.at, shown.clock)), None => "not yet" }
-                ", about every " (row.view.round.as_secs()) " s" }
+                ", about every " (in_words(row.view.round)) }
             @if row.view.result.is_some() { dt { "In short" } dd { (words::evidence(row.view)) } }
         }
         (findings(shown, &row.view.findings))

@@ -8,7 +8,7 @@ use super::{Query, badge, scroll};
 use crate::{
     export::report::Row,
     ledger::{DnsEvidence, Evidence},
-    model::{CheckKind, plain},
+    model::{CheckKind, Verdict, plain},
 };
 
 /// Most servers that are told one by one.
@@ -22,6 +22,8 @@ struct Told<'a> {
     /// Distinct names of protected namespaces, and distinct addresses without one.
     names: BTreeSet<&'a str>,
     addresses: BTreeSet<&'a str>,
+    /// What found no place in memory, of whatever namespace.
+    overflow: u64,
 }
 
 impl<'a> Told<'a> {
@@ -29,17 +31,21 @@ impl<'a> Told<'a> {
         let is_protected = |namespace: &str| dns.protected.iter().any(|p| **p == *namespace);
         let of_protected = |(namespace, told): (&str, BTreeSet<&'a str>)| is_protected(namespace).then_some(told);
         self.rows.push(row);
+        self.overflow += dns.seen.overflow();
         self.names.extend(dns.seen.names().into_iter().filter_map(of_protected).flatten());
         self.addresses.extend(dns.seen.addresses().into_iter().filter_map(of_protected).flatten());
     }
 
     fn in_words(&self) -> String {
         let plural = |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
-        match (self.names.len(), self.addresses.len()) {
+        let measured = self.rows.iter().any(|row| row.verdict() != Verdict::Inconclusive);
+        let told = match (self.names.len(), self.addresses.len()) {
+            (0, 0) if !measured => "not measured".into(),
             (0, 0) => "nothing".into(),
             (0, addresses) => plural(addresses, "address", "addresses"),
             (names, _) => plural(names, "name", "names"),
-        }
+        };
+        if self.overflow > 0 { format!("{told}, and {} more of any namespace", self.overflow) } else { told }
     }
 }
 

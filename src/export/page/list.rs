@@ -2,7 +2,11 @@
 
 use maud::{Markup, html};
 
-use super::{Query, Shown, badge, check, moment, query::KEYS, scroll, target};
+use super::{
+    Query, Shown, badge, check, moment,
+    query::{FIELDS, KEYS},
+    scroll, target,
+};
 use crate::{
     export::report::{Row, Totals},
     model::{CheckKind, Verdict, plain},
@@ -13,7 +17,7 @@ pub const PART: usize = 100;
 
 /// What was asked for.
 pub fn filtered(shown: &Shown<'_>, rows: &[Row<'_>], query: &Query) -> Markup {
-    let found: Vec<&Row<'_>> = rows.iter().filter(|row| query.wants(row)).collect();
+    let found: Vec<&Row<'_>> = query.select(rows).collect();
     if let [row] = found[..] {
         return check::show(shown, row, query);
     }
@@ -30,7 +34,7 @@ pub fn form(shown: &Shown<'_>, query: &Query) -> Markup {
     let boundaries = shown.snapshot.boundaries.iter().map(|b| &*b.name);
     let verdicts = Verdict::ALL.iter().map(|v| v.as_str()).chain(["reported"]);
     let kinds = CheckKind::ALL.iter().map(|kind| kind.as_str());
-    let (fields, others) = KEYS.split_at(3);
+    let (fields, others) = KEYS.split_at(FIELDS);
     html! {
         form.filter method="get" action="./" role="search" aria-label="Filter checks" {
             label { "Name contains " input type="search" name="q" value=(plain(&query.words)); }
@@ -46,19 +50,25 @@ pub fn form(shown: &Shown<'_>, query: &Query) -> Markup {
         }
         @if query.exact().any(|(key, _)| others.contains(&key)) {
             ul.chips { @for (key, value) in query.exact().filter(|(key, _)| others.contains(key)) {
-                li { (key) ": " strong { (plain(value)) } " "
-                    a href=(query.with(key, "").href()) aria-label=(format!("Without {key}")) { "✕" } }
+                li { (key) ": " strong { @if value.is_empty() { "none" } @else { (plain(value)) } } " "
+                    a href=(query.without(key).href()) aria-label=(format!("Without {key}")) { "✕" } }
             } }
         }
     }
 }
 
-fn select<'a>(label: &str, key: &str, values: impl Iterator<Item = &'a str>, query: &Query) -> Markup {
+fn select<'a>(label: &str, key: &str, values: impl Iterator<Item = &'a str>, query: &'a Query) -> Markup {
+    let asked = query.get(key);
+    let mut values: Vec<&str> = values.collect();
+    // What is asked for and is not there is shown, or it would seem that nothing was asked for.
+    if !asked.is_empty() && !values.contains(&asked) {
+        values.push(asked);
+    }
     html! {
         label { (label) " "
             select name=(key) {
                 option value="" { "any" }
-                @for value in values { option value=(value) selected[query.get(key) == value] { (plain(value)) } }
+                @for value in values { option value=(value) selected[asked == value] { (plain(value)) } }
             }
         }
     }

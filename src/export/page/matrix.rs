@@ -92,8 +92,12 @@ fn target(row: &Row<'_>) -> End {
         CheckKind::NodeCoResidency => format!("same node: {}", id.target),
         _ => format!("DNS {}", id.target),
     };
-    let namespace = ("target_namespace", id.target_namespace.to_string());
-    End { label: plain(&label), filter: vec![namespace, ("target", id.target.to_string())] }
+    let mut filter = vec![("target_namespace", id.target_namespace.to_string()), ("target", id.target.to_string())];
+    // A zone may be called as a server is.
+    if id.kind == CheckKind::NodeCoResidency {
+        filter.push(("check", id.kind.to_string()));
+    }
+    End { label: plain(&label), filter }
 }
 
 fn target_namespace(row: &Row<'_>) -> End {

@@ -9,6 +9,7 @@ use crate::{
     export::report::{Row, Totals},
     ledger::{ControlState, Finding},
     model::{Identity, Verdict, plain},
+    plan::share::in_words,
 };
 
 /// Open findings that are told one by one.
@@ -43,15 +44,19 @@ pub fn overview(shown: &Shown<'_>, rows: &[Row<'_>], headline: &Headline, query:
 }
 
 fn answer(shown: &Shown<'_>, headline: &Headline, totals: Totals, query: &Query) -> Markup {
-    // The boundary that was swept longest ago speaks for all.
-    let swept = shown.snapshot.boundaries.iter().map(|boundary| boundary.completed).min().flatten();
+    // The boundary that was swept longest ago speaks for all but those of which nothing is tested.
+    let tested = || shown.snapshot.boundaries.iter().filter(|boundary| boundary.untested.is_none());
+    let swept = tested().map(|boundary| boundary.completed).min();
+    let shared = tested().any(|boundary| boundary.share_nodes != 1);
     html! {
         div class=(format!("answer {}", headline.state)) {
             h1 { (headline.answer) }
             p { (headline.meaning) }
             p { @match swept {
-                Some(time) => { "All boundaries were swept by " (moment(time, shown.clock)) "." }
-                None => "Not every boundary has been swept yet.",
+                Some(Some(time)) => { @if shared { "This node's share" } @else { "Everything" }
+                    " was swept by " (moment(time, shown.clock)) "." }
+                Some(None) => "Not every boundary has been swept yet.",
+                None => "Nothing is swept here.",
             } }
         }
         ul.totals {
@@ -67,20 +72,17 @@ fn answer(shown: &Shown<'_>, headline: &Headline, totals: Totals, query: &Query)
 }
 
 fn findings(shown: &Shown<'_>, rows: &[Row<'_>], query: &Query) -> Markup {
-    let mut open: Vec<(&Row<'_>, &Finding)> =
-        rows.iter().flat_map(|row| row.view.findings.iter().map(move |finding| (row, finding))).collect();
-    // The newest first: what has just been opened is what one came for.
-    open.sort_by_key(|(_, finding)| std::cmp::Reverse(finding.since));
+    let (open, all) = newest(rows);
     html! {
         section aria-labelledby="findings" {
-            h2 #findings { "Open findings " small { (open.len()) } }
+            h2 #findings { "Open findings " small { (all) } }
             @if open.is_empty() {
                 p { "None is open." }
             } @else {
                 (scroll("Open findings", &html! {
                     table.stack {
                         thead { tr { th { "Since" } th { "From" } th { "To" } th { "Reason" } th { "Last failed" } } }
-                        tbody { @for (row, finding) in open.iter().take(MOST_FINDINGS) {
+                        tbody { @for (row, finding) in &open {
                             tr {
                                 td data-label="Since" { (moment(finding.since, shown.clock)) }
                                 td data-label="From" { (row.source())
@@ -94,13 +96,27 @@ fn findings(shown: &Shown<'_>, rows: &[Row<'_>], query: &Query) -> Markup {
                         } }
                     }
                 }))
-                @if open.len() > MOST_FINDINGS {
-                    p.more { "And " (open.len() - MOST_FINDINGS) " more. "
+                @if all > open.len() {
+                    p.more { "And " (all - open.len()) " more. "
                         a href=(query.of_all().with("verdict", "fail").href()) { "All failed checks" } }
                 }
             }
         }
     }
+}
+
+/// The newest findings, newest first, and how many there are: what has just been opened is what one came for.
+fn newest<'a>(rows: &'a [Row<'a>]) -> (Vec<(&'a Row<'a>, &'a Finding)>, usize) {
+    let (mut newest, mut all) = (Vec::<(&Row<'_>, &Finding)>::new(), 0);
+    for (row, finding) in rows.iter().flat_map(|row| row.view.findings.iter().map(move |finding| (row, finding))) {
+        all += 1;
+        let place = newest.partition_point(|(_, known)| known.since >= finding.since);
+        if place < MOST_FINDINGS {
+            newest.insert(place, (row, finding));
+            newest.truncate(MOST_FINDINGS);
+        }
+    }
+    (newest, all)
 }
 
 fn sweeps(shown: &Shown<'_>) -> Markup {
@@ -115,9 +131,12 @@ fn sweeps(shown: &Shown<'_>) -> Markup {
                         tr {
                             td data-label="Boundary" { (plain(&boundary.name)) }
                             td data-label="Vantage" { (boundary.vantage) }
-                            td data-label="Every" { (boundary.interval.as_secs()) " s"
-                                @if boundary.share_nodes != 1 { br; small { "all targets in " (boundary.share_sweeps)
-                                    " sweeps, shared by " (boundary.share_nodes) " nodes" } } }
+                            td data-label="Every" { (in_words(boundary.interval))
+                                @match (boundary.share_nodes, boundary.share_sweeps) {
+                                    (1, _) => {}
+                                    (0, _) => { br; small { "shared by nodes, and none is listed: nothing is probed" } }
+                                    (nodes, sweeps) => { br; small { "all targets in " (sweeps) " sweeps, shared by " (nodes) " nodes" } }
+                                } }
                             td data-label="Last completed" {
                                 @match boundary.completed { Some(time) => (moment(time, shown.clock)), None => "not yet" }
                             }

@@ -1,20 +1,35 @@
 //! What of the page is asked for, as its address says it: labels as in the metrics, words, and which part of a long list.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use form_urlencoded::Serializer;
 
 use crate::export::report::Row;
 
 /// What can be asked for exactly: the labels of `segprobe_check_verdict` and the reason.
-pub const KEYS: [&str; 9] =
-    ["verdict", "boundary", "check", "source_namespace", "source", "target_namespace", "target", "via", "reason"];
+pub const KEYS: [&str; 10] = [
+    "verdict",
+    "boundary",
+    "check",
+    "expect",
+    "source_namespace",
+    "source",
+    "target_namespace",
+    "target",
+    "via",
+    "reason",
+];
+/// So many of them have fields of the form: there an empty value asks for anything. For the others it asks for what has none, as an
+/// external target has no namespace.
+pub const FIELDS: usize = 3;
+/// Most words that are looked for.
+const MOST_WORDS: usize = 16;
 
 /// A question to the page. Keys that it does not know are passed over: a link may be of another version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
-    /// By the order of [`KEYS`]; empty where anything will do.
-    exact: [String; KEYS.len()],
+    /// By the order of [`KEYS`]; none where anything will do.
+    exact: [Option<String>; KEYS.len()],
     /// Any part of a check's names; empty where anything will do.
     pub words: String,
     /// Part of a long list, from 0.
@@ -34,7 +49,7 @@ impl Query {
                 "refresh" => query.paused = value == "off",
                 key => {
                     if let Some(at) = KEYS.iter().position(|known| *known == key) {
-                        query.exact[at] = value.into_owned();
+                        query.exact[at] = Some(value.into_owned()).filter(|value| at >= FIELDS || !value.is_empty());
                     }
                 }
             }
@@ -42,14 +57,14 @@ impl Query {
         query
     }
 
-    /// The value of one of [`KEYS`], empty where anything will do.
+    /// The value of one of the keys, empty where anything will do.
     pub fn get(&self, key: &str) -> &str {
-        KEYS.iter().position(|known| *known == key).map_or("", |at| &self.exact[at])
+        self.exact().find(|(known, _)| *known == key).map_or("", |(_, value)| value)
     }
 
-    /// Those of [`KEYS`] that are asked for.
+    /// The keys that are asked for, and their values.
     pub fn exact(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        KEYS.into_iter().zip(self.exact.iter().map(String::as_str)).filter(|(_, value)| !value.is_empty())
+        KEYS.into_iter().zip(&self.exact).filter_map(|(key, value)| Some((key, value.as_deref()?)))
     }
 
     /// True where only some checks are asked for.
@@ -57,11 +72,20 @@ impl Query {
         !self.words.is_empty() || self.exact().next().is_some()
     }
 
-    /// The same from the beginning of the list, with another value of one of [`KEYS`].
+    /// The same from the beginning of the list, with another value of one of the keys.
     pub fn with(&self, key: &str, value: &str) -> Self {
+        self.changed(key, Some(value.to_owned()))
+    }
+
+    /// The same from the beginning of the list, with any value of one of the keys.
+    pub fn without(&self, key: &str) -> Self {
+        self.changed(key, None)
+    }
+
+    fn changed(&self, key: &str, value: Option<String>) -> Self {
         let mut query = Self { part: 0, ..self.clone() };
         if let Some(at) = KEYS.iter().position(|known| *known == key) {
-            query.exact[at] = value.to_owned();
+            query.exact[at] = value;
         }
         query
     }
@@ -111,13 +135,14 @@ impl Query {
         if text == "?" { "./".into() } else { text }
     }
 
-    /// Whether a check is asked for.
-    pub fn wants(&self, row: &Row<'_>) -> bool {
-        self.exact().all(|(key, value)| field(row, key) == value)
-            && self.words.split_whitespace().all(|word| {
-                let word = word.to_ascii_lowercase();
-                KEYS.iter().any(|key| lower(field(row, key)).contains(&word))
-            })
+    /// The checks that are asked for.
+    pub fn select<'a, 'r>(&'a self, rows: &'a [Row<'r>]) -> impl Iterator<Item = &'a Row<'r>> {
+        let words: BTreeSet<String> =
+            self.words.split_whitespace().take(MOST_WORDS).map(str::to_ascii_lowercase).collect();
+        let has = move |row: &Row<'_>, word: &str| KEYS.iter().any(|key| lower(field(row, key)).contains(word));
+        rows.iter().filter(move |row| {
+            self.exact().all(|(key, value)| field(row, key) == value) && words.iter().all(|word| has(row, word))
+        })
     }
 }
 
@@ -131,6 +156,7 @@ fn field<'a>(row: &'a Row<'_>, key: &str) -> &'a str {
         "verdict" => row.word(),
         "boundary" => &id.boundary,
         "check" => id.kind.as_str(),
+        "expect" => id.expect.as_str(),
         "source_namespace" => &id.source.namespace,
         "source" => &id.source.name,
         "target_namespace" => &id.target_namespace,
@@ -165,8 +191,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_address_says_what_was_asked(values in prop::array::uniform9(".{0,20}"), words in "\\S{0,9}( \\S{1,5})?", part in 0..1_000usize, paused: bool) {
-            let query = Query { exact: values, words: words.trim().to_owned(), part, paused };
+        fn an_address_says_what_was_asked(values in prop::array::uniform10(prop::option::of(".{0,20}")), words in "\\S{0,9}( \\S{1,5})?", part in 0..1_000usize, paused: bool) {
+            let exact = std::array::from_fn(|at| values[at].clone().filter(|value| at >= FIELDS || !value.is_empty()));
+            let query = Query { exact, words: words.trim().to_owned(), part, paused };
             let href = query.href();
             prop_assert!(href.is_ascii() && !href.contains(['<', '>', '"', '\'', ' ']), "{}", href);
             prop_assert_eq!(Query::parse(href.trim_start_matches("./").trim_start_matches('?')), query);

@@ -9,7 +9,7 @@ use super::{
     *,
 };
 use crate::{
-    ledger::{BoundaryView, CheckView, ControlState},
+    ledger::{BoundaryView, CheckResult, CheckView, ControlState},
     model::{CheckKind, Expect, Mode, Reason, Verdict, Via},
     observation::TcpOutcome,
     plan::NotTested,
@@ -116,7 +116,7 @@ fn the_worst_speaks_first() {
         (&[Blocked, Lossy, NoWitness, Pending], "inconclusive", "Not proven: 2 checks are inconclusive"),
         (&[Pending, Pending], "inconclusive", "Not measured yet"),
         (&[Blocked, NoWitness], "unverified", "No breach seen, and 1 check is unverified"),
-        (&[Blocked, NothingDisclosed], "pass", "Segmented: 2 checks pass"),
+        (&[Blocked, Blocked], "pass", "Segmented: 2 checks pass"),
         (&[], "none", "Nothing is tested"),
     ] {
         let Headline { state: found, answer: said, .. } = says(&judged(reasons));
@@ -136,8 +136,35 @@ fn the_worst_speaks_first() {
     assert!(breach.state == "fail" && breach.meaning.contains("Nothing of 2 boundaries is tested"), "{breach:?}");
     assert_eq!(untested(&[Lossy]).answer, "Not proven: 1 check is inconclusive");
 
-    // What is reported counts for nothing.
-    assert_eq!(says(&[check("t", Mode::Report, Disclosed)]).state, "none");
+    // What is reported counts for nothing, and is told.
+    let reported = says(&[check("t", Mode::Report, Disclosed)]);
+    assert_eq!((reported.state, &*reported.answer), ("none", "Nothing is judged"));
+    let beside = says(&[check("t", Mode::Report, Disclosed), check("u", Mode::Judge, Blocked)]);
+    assert!(
+        beside.state == "pass" && beside.meaning.contains("Names were disclosed to 1 check that is reported only.")
+    );
+
+    // Where something was reached, nothing says that nothing was.
+    let unconfirmed = says(&judged(&[Blocked, UnconfirmedAddress, Pending])).meaning;
+    for told in ["1 check reached an address of which discovery", "1 check is not probed yet"] {
+        assert!(unconfirmed.contains(told) && !unconfirmed.contains("Nothing was reached"), "{unconfirmed}");
+    }
+    // An agent that stalls.
+    let open = of_pods().checks.into_iter().find(|check| !check.findings.is_empty()).unwrap();
+    let result = open.result.as_ref().unwrap();
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(600)).unwrap();
+    let result = CheckResult { id: open.id.clone(), evidence: tcp(vec![]), judged: long_ago, ..*result.as_ref() };
+    let stale = CheckView { result: Some(std::sync::Arc::new(result)), ..open };
+    let stale = says(&[stale]);
+    assert!(stale.state == "inconclusive" && stale.meaning.contains("1 check has an open finding"), "{stale:?}");
+    // A pass of DNS, or of co-residency, is none of what can be reached.
+    let of_dns = |reason| view(id("b", CheckKind::SrvWildcard, "", "dns", None), Mode::Judge, reason, dns(&[]));
+    let apart = view(id("b", CheckKind::NodeCoResidency, "", "high", None), Mode::Judge, Apart, tcp(vec![]));
+    let unprobed = says(&[of_dns(NothingDisclosed), apart]);
+    assert_eq!((unprobed.state, &*unprobed.answer), ("unverified", "No breach seen, and no target is probed"));
+    let both = says(&[of_dns(NothingDisclosed), check("t", Mode::Judge, Blocked)]);
+    assert!(both.state == "pass" && both.meaning.ends_with("DNS told nothing of the zone."), "{both:?}");
+    assert!(!says(&judged(&[Blocked])).meaning.contains("DNS"));
 
     // What must be open is no breach where it is not.
     let open = |reason| {
@@ -245,6 +272,8 @@ fn what_is_asked_for_is_shown_and_nothing_else() {
         ("q=n+connect&via=service&verdict=fail&verdict=", &["n/t2", "n/t1", "n/t0", "n/report"]),
         ("q=nothing+like+it", &[]),
         ("target=t", &[]),
+        ("expect=open", &[]),
+        ("expect=blocked&boundary=b&verdict=pass&via=", &[]),
     ] {
         assert_eq!(listed(&page_of(&snapshot, query)), targets, "{query}");
     }
@@ -258,12 +287,42 @@ fn what_is_asked_for_is_shown_and_nothing_else() {
 }
 
 #[test]
+fn what_is_asked_for_and_is_not_there_is_shown_in_the_form() {
+    let page = page_of(&snapshot(judged(&[Reason::Blocked])), "boundary=renamed&verdict=FAIL&source_namespace=");
+    assert!(
+        page.contains("0 checks") && page.contains("<option value=\"renamed\" selected>renamed</option>"),
+        "{page}"
+    );
+    assert!(
+        page.contains("<option value=\"FAIL\" selected>") && page.contains("source_namespace: <strong>none</strong>"),
+        "{page}"
+    );
+}
+
+#[test]
+fn a_share_of_nobody_probes_nothing() {
+    let mut snapshot = snapshot(judged(&[Reason::Pending]));
+    snapshot.boundaries[0].completed = Some(Timestamp::UNIX_EPOCH);
+    (snapshot.boundaries[0].share_nodes, snapshot.boundaries[0].share_sweeps) = (20, 4);
+    let page = page_of(&snapshot, "");
+    assert!(
+        page.contains("all targets in 4 sweeps, shared by 20 nodes") && page.contains("This node's share was swept by")
+    );
+    (snapshot.boundaries[0].share_nodes, snapshot.boundaries[0].share_sweeps) = (0, 0);
+    assert!(page_of(&snapshot, "").contains("none is listed: nothing is probed"));
+    snapshot.boundaries[0].untested = Some("no pod of zone low runs here".into());
+    let page = page_of(&snapshot, "");
+    assert!(page.contains("Nothing is swept here."), "{page}");
+}
+
+#[test]
 fn a_row_leads_to_its_check_alone() {
     let of_pods = of_pods();
     for view in &of_pods.checks {
         let row = row_of(view);
         let query = Query::default().of(&row);
-        let found = of_pods.checks.iter().filter(|view| query.wants(&row_of(view))).count();
+        let rows: Vec<Row<'_>> = of_pods.checks.iter().map(row_of).collect();
+        let found = query.select(&rows).count();
         assert_eq!(found, 1, "{}", query.href());
         let page = page_of(&of_pods, &query.href()[1..]);
         assert!(page.contains("<dt>Measured</dt>"), "{page}");
@@ -311,6 +370,7 @@ fn what_dns_tells_is_told_by_technique_and_server() {
         ask(CheckKind::SrvWildcard, "open", Mode::Judge, Reason::Disclosed, &["a.payments", "b.payments"]),
         ask(CheckKind::SrvWildcard, "split", Mode::Judge, Reason::NothingDisclosed, &[]),
         ask(CheckKind::ServiceLookup, "open", Mode::Report, Reason::Disclosed, &["a.payments"]),
+        ask(CheckKind::ServiceLookup, "split", Mode::Report, Reason::ControlFailed, &[]),
     ]);
     let page = page_of(&snapshot, "");
     let section =
@@ -321,7 +381,7 @@ fn what_dns_tells_is_told_by_technique_and_server() {
         cells.len() == 4 && says(cells[0], ["badge fail", "2 names"]) && says(cells[1], ["badge pass", "nothing"]),
         "{section}"
     );
-    assert!(says(cells[2], ["badge reported", "1 name"]) && cells[3].contains("not asked"), "{section}");
+    assert!(says(cells[2], ["badge reported", "1 name"]) && cells[3].contains("not measured"), "{section}");
     assert!(cells[0].contains("href=\"?check=srv-wildcard&amp;target=open\""), "{section}");
     assert!(!page_of(&self::snapshot(vec![]), "").contains("What DNS tells"));
 }
