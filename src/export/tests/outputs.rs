@@ -1,7 +1,7 @@
 //! The forms of `check`: whatever a name is made of, each stays what it is, and says what the exit code says.
 
 use super::*;
-use crate::export::{junit, markdown, tap};
+use crate::export::{junit, markdown, sarif, tap};
 
 fn junit_of(report: &Report<'_>) -> String {
     let mut out = Vec::new();
@@ -13,6 +13,12 @@ fn tap_of(report: &Report<'_>) -> String {
     let mut out = Vec::new();
     tap::write(&mut out, report).unwrap();
     String::from_utf8(out).unwrap()
+}
+
+fn sarif_of(report: &Report<'_>) -> serde_json::Value {
+    let mut out = Vec::new();
+    sarif::write(&mut out, report, std::path::Path::new("segprobe.yaml")).unwrap();
+    serde_json::from_slice(&out).unwrap()
 }
 
 /// A snapshot in which a name stands wherever a name can stand.
@@ -160,6 +166,31 @@ fn markdown_fits_into_a_comment_and_tells_what_it_leaves_out() {
     assert_eq!(text.matches("<details>").count(), text.matches("</details>").count());
     // The worst has the room.
     assert!(!text.contains("| pass |") && text.contains("9000 more checks are left out"));
+}
+
+/// Code scanning knows an alert again by its rule, its place and its fingerprint; its category ends before the last slash.
+#[test]
+fn an_alert_is_known_again_whatever_its_reason() {
+    let alerts = |reason| {
+        let check = |target| {
+            view(id("b", CheckKind::TcpConnect, "n", target, Some(Via::Service)), Mode::Judge, reason, tcp(vec![]))
+        };
+        let (run, snapshot) = (run(), snapshot(vec![check("t:1"), check("t:2")]));
+        let document = sarif_of(&Report::new(&run, &snapshot, Instant::now()));
+        let id = document["runs"][0]["automationDetails"]["id"].as_str().unwrap().to_owned();
+        assert_eq!(id, format!("segprobe/{}/", run.node));
+        let alert = |result: &serde_json::Value| {
+            let prints = &result["partialFingerprints"];
+            assert_eq!(prints["primaryLocationLineHash"], prints["segprobeCheck/v1"]);
+            assert_eq!(result["properties"]["reason"], reason.as_str());
+            assert!(result["message"]["text"].as_str().unwrap().contains(reason.as_str()), "{result}");
+            (result["ruleId"].as_str().unwrap().to_owned(), prints["primaryLocationLineHash"].to_string())
+        };
+        document["runs"][0]["results"].as_array().unwrap().iter().map(alert).collect::<Vec<_>>()
+    };
+    let reached = alerts(Reason::Reached);
+    assert!(reached.len() == 2 && reached[0].1 != reached[1].1 && reached[0].0 == "tcp-connect", "{reached:?}");
+    assert_eq!(reached, alerts(Reason::Lossy));
 }
 
 /// What a harness would say of the TAP: a point that is `not ok`, and no `TODO`.
