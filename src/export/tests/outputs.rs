@@ -168,6 +168,24 @@ fn markdown_fits_into_a_comment_and_tells_what_it_leaves_out() {
     assert!(!text.contains("| pass |") && text.contains("9000 more checks are left out"));
 }
 
+#[test]
+fn markdown_counts_the_untested_boundaries_that_it_leaves_out() {
+    let mut snapshot = snapshot(vec![]);
+    let untested = |i| BoundaryView {
+        name: format!("b{i}").into(),
+        untested: Some("no target ".repeat(30).into()),
+        ..snapshot.boundaries[0].clone()
+    };
+    snapshot.boundaries = (0..400).map(untested).collect();
+    let text = markdown::text(&Report::new(&run(), &snapshot, Instant::now()));
+    let told = text.matches("**Nothing of boundary").count();
+    assert!(text.len() <= markdown::MOST_BYTES && told > 50, "{told}");
+    assert!(
+        text.contains(&format!("\n{} more boundaries of which nothing was tested are left out", 400 - told)),
+        "{text}"
+    );
+}
+
 /// Code scanning knows an alert again by its rule, its place and its fingerprint; its category ends before the last slash.
 #[test]
 fn an_alert_is_known_again_whatever_its_reason() {
@@ -213,6 +231,8 @@ proptest! {
         prop_assert_eq!(xml.contains("<failure"), report.exit_code() == 1);
         prop_assert_eq!(xml.contains("<failure") || xml.contains("<error"), report.exit_code() != 0);
         prop_assert_eq!(fails(&tap), report.exit_code() != 0);
+        let text = markdown::text(&report);
+        prop_assert_eq!(text.contains("Nothing failed, and nothing is inconclusive."), report.exit_code() == 0);
         let count = |element: &str| xml.matches(&format!("<{element} type")).count();
         let told = |attribute: &str| -> usize {
             let (_, rest) = xml.split_once(&format!("{attribute}=\"")).unwrap();
@@ -256,5 +276,6 @@ fn exit_codes() {
         assert_eq!(xml.contains("<error type=\"not-tested\" message=\"no target\">"), told, "{xml}");
         assert_eq!(tap.contains("    not ok 1 - nothing was tested\n"), told, "{tap}");
         assert_eq!(text.contains("**Nothing of boundary `b` was tested**: `no target`"), told, "{text}");
+        assert_eq!(text.contains("Nothing failed, and nothing is inconclusive."), expected == 0, "{text}");
     }
 }
