@@ -277,5 +277,9 @@ fn exit_codes() {
         assert_eq!(tap.contains("    not ok 1 - nothing was tested\n"), told, "{tap}");
         assert_eq!(text.contains("**Nothing of boundary `b` was tested**: `no target`"), told, "{text}");
         assert_eq!(text.contains("Nothing failed, and nothing is inconclusive."), expected == 0, "{text}");
+        let mut table = Vec::new();
+        table::write(&mut table, &report, Some(80)).unwrap();
+        let table = shown(&String::from_utf8(table).unwrap());
+        assert_eq!(table.contains("  INCONCLUSIVE  nothing was tested: no target\n"), told, "{table}");
     }
 }
