@@ -64,13 +64,13 @@ pub enum Command {
     #[command(after_help = help::MORE, after_long_help = help::VALIDATE)]
     Validate(ConfigArgs),
     /// Print the JSON Schema of the configuration, or of the result
-    #[command(after_help = help::MORE, after_long_help = help::SCHEMA)]
+    #[command(after_help = help::EXAMPLES, after_long_help = help::SCHEMA)]
     Schema(SchemaArgs),
     /// Print a shell's completions
-    #[command(after_help = help::MORE, after_long_help = help::COMPLETIONS)]
+    #[command(after_help = help::EXAMPLES, after_long_help = help::COMPLETIONS)]
     Completions(CompletionsArgs),
     /// Print the manual page, or write all of them into a directory
-    #[command(after_help = help::MORE, after_long_help = help::MAN)]
+    #[command(after_help = help::EXAMPLES, after_long_help = help::MAN)]
     Man(ManArgs),
 }
 

@@ -4,6 +4,8 @@
 
 /// Below every short help.
 pub const MORE: &str = "`--help` tells more: examples, files, exit codes.";
+/// The same of what merely prints.
+pub const EXAMPLES: &str = "`--help` tells more: examples.";
 
 macro_rules! with_docs {
     ($text:literal) => {
@@ -27,7 +29,7 @@ When an alert woke you:
 Exit codes:
   0   as it should be
   1   check: a fail; others: something of the system failed
-  2   check: inconclusive and no fail
+  2   check: inconclusive and no fail, or nothing of a boundary was tested
   64  wrong usage or configuration: the message says what to do"
 );
 

@@ -2,7 +2,7 @@
 //!
 //! Names are hostile, so that whatever comes from outside stands in a code span: there nothing is markup, a link or a mention.
 
-use super::report::{Report, Row};
+use super::report::{Report, Row, Weight};
 use crate::model::{Mode, Verdict, plain};
 
 /// What GitHub takes of a comment, in characters, less what other tools put around it.
@@ -26,16 +26,20 @@ pub fn text(report: &Report<'_>) -> String {
         text.push(&format!(", until {}", ended.strftime("%Y-%m-%d %H:%M:%SZ")));
     }
     text.push(".\n\n");
-    for (boundary, why) in report.untested() {
-        text.push_within(&format!("**Nothing of boundary {} was tested**: {}\n\n", code(&boundary.name), code(why)));
-    }
-    let is_bad = |row: &Row<'_>| matches!(row.word(), "fail" | "inconclusive");
+    let untested: Vec<String> = report
+        .untested()
+        .map(|(boundary, why)| {
+            format!("**Nothing of boundary {} was tested**: {}\n\n", code(&boundary.name), code(why))
+        })
+        .collect();
+    text.push_all("boundaries of which nothing was tested", untested.into_iter());
+    let is_bad = |row: &Row<'_>| matches!(row.weight(report.require_witness), Weight::Failed | Weight::Undecided);
     let (mut bad, rest): (Vec<&Row<'_>>, Vec<&Row<'_>>) = report.rows().partition(|row| is_bad(row));
     bad.sort_by_key(|row| row.reason);
-    if bad.is_empty() {
-        text.push("Nothing failed, and nothing is inconclusive.\n\n");
-    } else {
+    if !bad.is_empty() {
         rows(&mut text, "checks that did not pass", &bad);
+    } else if report.exit_code() == 0 {
+        text.push("Nothing failed, and nothing is inconclusive.\n\n");
     }
     for (mode, verdict) in
         [(Mode::Judge, Some(Verdict::Unverified)), (Mode::Judge, Some(Verdict::Pass)), (Mode::Report, None)]
@@ -102,7 +106,7 @@ impl Text {
         let all = lines.len();
         let told = lines.take_while(|line| self.push_within(line)).count();
         if told < all {
-            self.push(&format!("\n{} more {what} are left out here; the JSON has all.\n", all - told));
+            self.push(&format!("\n{} more {what} are left out here; the JSON has all.\n\n", all - told));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! SARIF 2.1.0, for code scanning: what makes the exit code 1 or 2, at the configuration that asks for it.
 //!
-//! What passes is no result: GitHub makes an alert of each, of whatever kind. An alert closes when its check passes, as it is
-//! known again by its fingerprint. Source: the OASIS standard, and GitHub's "SARIF support for code scanning".
+//! What passes is no result: GitHub makes an alert of each, of whatever kind. An alert closes when its check passes or
+//! is unverified. It is known again by its rule, which is the check's kind and not the reason, and its fingerprint. Source: the OASIS standard, and GitHub's "SARIF support for code scanning".
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::report::{Report, Row, Weight};
-use crate::model::{Reason, plain};
+use crate::model::{CheckKind, plain};
 
 /// The rule of a boundary of which nothing was tested.
 const NOT_TESTED: &str = "not-tested";
@@ -31,8 +31,8 @@ fn document(report: &Report<'_>, config: &Path) -> Value {
     let header = &report.header;
     let counts = |row: &&Row<'_>| matches!(row.weight(report.require_witness), Weight::Failed | Weight::Undecided);
     let rows: Vec<&Row<'_>> = report.rows().filter(counts).collect();
-    let reasons: BTreeSet<Reason> = rows.iter().map(|row| row.reason).collect();
-    let told = reasons.into_iter().map(|reason| rule(reason.as_str(), reason.explain()));
+    let kinds: BTreeSet<CheckKind> = rows.iter().map(|row| row.view.id.kind).collect();
+    let told = kinds.into_iter().map(|kind| rule(kind.as_str(), asks(kind)));
     let rules: Vec<Value> = told.chain([rule(NOT_TESTED, "nothing of the boundary was tested")]).collect();
     let place = |logical: &str| {
         json!([{
@@ -45,7 +45,7 @@ fn document(report: &Report<'_>, config: &Path) -> Value {
         json!({
             "ruleId": NOT_TESTED, "kind": "open", "level": "none", "locations": place(&name),
             "message": {"text": format!("Nothing of boundary {name} was tested: {}", plain(why))},
-            "partialFingerprints": {"segprobeCheck/v1": fingerprint(&[NOT_TESTED, &name])},
+            "partialFingerprints": fingerprints(&[NOT_TESTED, &name]),
         })
     });
     let results: Vec<Value> =
@@ -60,7 +60,8 @@ fn document(report: &Report<'_>, config: &Path) -> Value {
                 "informationUri": env!("CARGO_PKG_REPOSITORY"),
                 "rules": rules,
             }},
-            "automationDetails": {"id": format!("segprobe/{}", plain(header.node))},
+            // What stands before the last slash is the category: nodes do not replace each other's results.
+            "automationDetails": {"id": format!("segprobe/{}/", plain(header.node))},
             "invocations": [{
                 "executionSuccessful": true,
                 "exitCode": report.exit_code(),
@@ -84,18 +85,37 @@ fn result(row: &Row<'_>, require_witness: bool, place: impl Fn(&str) -> Value) -
     let (boundary, name) = (plain(&row.view.id.boundary), row.name());
     let (source, target) = (row.source(), row.target());
     json!({
-        "ruleId": row.reason, "kind": kind, "level": level,
+        "ruleId": row.view.id.kind, "kind": kind, "level": level,
         "message": {"text": format!("{boundary}: {source} → {target}: {}", row.text())},
         "locations": place(&format!("{boundary}/{name}")),
-        "partialFingerprints": {"segprobeCheck/v1": fingerprint(&[&boundary, &source, &target])},
-        "properties": {"boundary": boundary, "source": source, "target": target, "openSince": row.since()},
+        "partialFingerprints": fingerprints(&[&boundary, &source, &target]),
+        "properties": {
+            "boundary": boundary, "source": source, "target": target, "reason": row.reason, "openSince": row.since(),
+        },
     })
 }
 
-/// Tells the check again, whatever its reason is then.
-fn fingerprint(parts: &[&str]) -> String {
+/// What a check of this kind asks.
+const fn asks(kind: CheckKind) -> &'static str {
+    match kind {
+        CheckKind::TcpConnect => "a TCP connect to the target",
+        CheckKind::DnsQuery => "a DNS query over UDP to the target",
+        CheckKind::SrvWildcard => "DNS: SRV and A wildcards over services and namespaces",
+        CheckKind::ServiceLookup => "DNS: the known services of the zone, by name",
+        CheckKind::NamespaceOracle => "DNS: which namespaces exist",
+        CheckKind::PodOracle => "DNS: which pods live where",
+        CheckKind::ZoneTransfer => "DNS: a copy of whole zones (AXFR)",
+        CheckKind::ReverseSweep => "DNS: the names of addresses (PTR)",
+        CheckKind::NodeCoResidency => "whether pods of both zones run on this node",
+    }
+}
+
+/// Tells the check again, whatever its reason is then. GitHub looks at `primaryLocationLineHash` alone, and would make one alert of all
+/// that points at the same line.
+fn fingerprints(parts: &[&str]) -> Value {
     let digest = Sha256::digest(parts.join("\0"));
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let print: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    json!({"primaryLocationLineHash": print, "segprobeCheck/v1": print})
 }
 
 /// The file as a reference (RFC 3986): relative as it was named, so that code scanning finds it in the repository.

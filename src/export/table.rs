@@ -22,6 +22,12 @@ pub fn source(mode: VantageMode, source: &Identity) -> String {
 pub fn write(out: &mut impl Write, report: &Report<'_>, width: Option<usize>) -> io::Result<()> {
     for section in &report.sections {
         heading(out, section, width)?;
+        if let Some(why) = section.untested {
+            let yellow = AnsiColor::Yellow.on_default();
+            write!(out, "  {yellow}{:VERDICT_WIDTH$}{yellow:#}", "INCONCLUSIVE")?;
+            let indent = 2 + VERDICT_WIDTH + 2;
+            wrapped(out, &format!("nothing was tested: {}", plain(why)), 2, indent, width)?;
+        }
         let names = section.rows.iter().map(name_width).max().unwrap_or(0).min(60);
         section.rows.iter().try_for_each(|row| write_row(out, row, names, width))?;
         writeln!(out)?;

@@ -163,6 +163,21 @@ fn every_message_of_the_program_is_told() {
     for file in ["src/vantage/netns.rs", "src/vantage/listeners.rs", "src/inventory/cri/error.rs"] {
         messages.extend(after(&read(file), "#[error("));
     }
+    // What HTTP answers, and the flags that are refused: a new text there is to be told too.
+    for (file, marker) in [
+        ("src/export/access.rs", ": &str ="),
+        ("src/export/access.rs", "Err(format!("),
+        ("src/web/guard.rs", "later(wait, "),
+        ("src/web/guard.rs", "from_secs(1), "),
+        ("src/web/guard.rs", "UNAUTHORIZED, challenge, "),
+        ("src/export/http.rs", "SERVICE_UNAVAILABLE, "),
+        ("src/cli.rs", "Err("),
+    ] {
+        let code = read(file);
+        let found = after(code.split("\n#[cfg(test)]").next().unwrap(), marker);
+        assert!(!found.is_empty(), "{file} has no text after {marker}");
+        messages.extend(found.iter().map(|text| text.trim_end().to_owned()));
+    }
     // Breaches are no errors.
     messages.retain(|text| !["segmentation breach", "segmentation breach over", "open while new"].contains(&&**text));
     // A message of nothing but what another says.

@@ -1,7 +1,7 @@
 //! The forms of `check`: whatever a name is made of, each stays what it is, and says what the exit code says.
 
 use super::*;
-use crate::export::{junit, markdown, tap};
+use crate::export::{junit, markdown, sarif, tap};
 
 fn junit_of(report: &Report<'_>) -> String {
     let mut out = Vec::new();
@@ -13,6 +13,12 @@ fn tap_of(report: &Report<'_>) -> String {
     let mut out = Vec::new();
     tap::write(&mut out, report).unwrap();
     String::from_utf8(out).unwrap()
+}
+
+fn sarif_of(report: &Report<'_>) -> serde_json::Value {
+    let mut out = Vec::new();
+    sarif::write(&mut out, report, std::path::Path::new("segprobe.yaml")).unwrap();
+    serde_json::from_slice(&out).unwrap()
 }
 
 /// A snapshot in which a name stands wherever a name can stand.
@@ -162,6 +168,49 @@ fn markdown_fits_into_a_comment_and_tells_what_it_leaves_out() {
     assert!(!text.contains("| pass |") && text.contains("9000 more checks are left out"));
 }
 
+#[test]
+fn markdown_counts_the_untested_boundaries_that_it_leaves_out() {
+    let mut snapshot = snapshot(vec![]);
+    let untested = |i| BoundaryView {
+        name: format!("b{i}").into(),
+        untested: Some("no target ".repeat(30).into()),
+        ..snapshot.boundaries[0].clone()
+    };
+    snapshot.boundaries = (0..400).map(untested).collect();
+    let text = markdown::text(&Report::new(&run(), &snapshot, Instant::now()));
+    let told = text.matches("**Nothing of boundary").count();
+    assert!(text.len() <= markdown::MOST_BYTES && told > 50, "{told}");
+    assert!(
+        text.contains(&format!("\n{} more boundaries of which nothing was tested are left out", 400 - told)),
+        "{text}"
+    );
+}
+
+/// Code scanning knows an alert again by its rule, its place and its fingerprint; its category ends before the last slash.
+#[test]
+fn an_alert_is_known_again_whatever_its_reason() {
+    let alerts = |reason| {
+        let check = |target| {
+            view(id("b", CheckKind::TcpConnect, "n", target, Some(Via::Service)), Mode::Judge, reason, tcp(vec![]))
+        };
+        let (run, snapshot) = (run(), snapshot(vec![check("t:1"), check("t:2")]));
+        let document = sarif_of(&Report::new(&run, &snapshot, Instant::now()));
+        let id = document["runs"][0]["automationDetails"]["id"].as_str().unwrap().to_owned();
+        assert_eq!(id, format!("segprobe/{}/", run.node));
+        let alert = |result: &serde_json::Value| {
+            let prints = &result["partialFingerprints"];
+            assert_eq!(prints["primaryLocationLineHash"], prints["segprobeCheck/v1"]);
+            assert_eq!(result["properties"]["reason"], reason.as_str());
+            assert!(result["message"]["text"].as_str().unwrap().contains(reason.as_str()), "{result}");
+            (result["ruleId"].as_str().unwrap().to_owned(), prints["primaryLocationLineHash"].to_string())
+        };
+        document["runs"][0]["results"].as_array().unwrap().iter().map(alert).collect::<Vec<_>>()
+    };
+    let reached = alerts(Reason::Reached);
+    assert!(reached.len() == 2 && reached[0].1 != reached[1].1 && reached[0].0 == "tcp-connect", "{reached:?}");
+    assert_eq!(reached, alerts(Reason::Lossy));
+}
+
 /// What a harness would say of the TAP: a point that is `not ok`, and no `TODO`.
 fn fails(tap: &str) -> bool {
     tap.lines().any(|line| line.starts_with("not ok"))
@@ -182,6 +231,8 @@ proptest! {
         prop_assert_eq!(xml.contains("<failure"), report.exit_code() == 1);
         prop_assert_eq!(xml.contains("<failure") || xml.contains("<error"), report.exit_code() != 0);
         prop_assert_eq!(fails(&tap), report.exit_code() != 0);
+        let text = markdown::text(&report);
+        prop_assert_eq!(text.contains("Nothing failed, and nothing is inconclusive."), report.exit_code() == 0);
         let count = |element: &str| xml.matches(&format!("<{element} type")).count();
         let told = |attribute: &str| -> usize {
             let (_, rest) = xml.split_once(&format!("{attribute}=\"")).unwrap();
@@ -225,5 +276,10 @@ fn exit_codes() {
         assert_eq!(xml.contains("<error type=\"not-tested\" message=\"no target\">"), told, "{xml}");
         assert_eq!(tap.contains("    not ok 1 - nothing was tested\n"), told, "{tap}");
         assert_eq!(text.contains("**Nothing of boundary `b` was tested**: `no target`"), told, "{text}");
+        assert_eq!(text.contains("Nothing failed, and nothing is inconclusive."), expected == 0, "{text}");
+        let mut table = Vec::new();
+        table::write(&mut table, &report, Some(80)).unwrap();
+        let table = shown(&String::from_utf8(table).unwrap());
+        assert_eq!(table.contains("  INCONCLUSIVE  nothing was tested: no target\n"), told, "{table}");
     }
 }
