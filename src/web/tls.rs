@@ -9,7 +9,7 @@ use rustls::{
         CertificateDer, PrivateKeyDer,
         pem::{self, PemObject},
     },
-    server::{NoClientAuth, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{NoClientAuth, NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
 use super::{
@@ -44,6 +44,11 @@ pub fn server_config(path: &Path, tls: &Tls, http2: bool) -> Result<ServerConfig
         e => wrong(&tls.key, format!("not a key that can be used: {e}")),
     })?;
     config.ignore_client_order = tls.own_order;
+    if matches!(tls.clients, Clients::Verified { .. }) {
+        // A session that is resumed shows its certificate again unverified, and it may have expired since.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     let protocols: &[&str] = if http2 { &["h2", "http/1.1"] } else { &["http/1.1"] };
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     Ok(config)

@@ -1,6 +1,13 @@
 //! Good and bad files: the cases are those of exporter-toolkit's `web/testdata`, and our own.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use tempfile::TempDir;
@@ -107,6 +114,11 @@ fn good_files() {
     ] {
         let web = told(directory.path(), &text).unwrap_or_else(|e| panic!("{case}: {e}"));
         assert_eq!((web.tls().is_some(), web.authenticates()), (has_tls, authenticates), "{case}");
+        // A certificate is verified each time: it may have expired.
+        if let Some(tls) = web.tls() {
+            let resumes = (tls.config.session_storage.can_cache(), tls.config.send_tls13_tickets > 0);
+            assert_eq!(resumes, (!tls.verifies, !tls.verifies), "{case}");
+        }
     }
 }
 
@@ -382,6 +394,32 @@ fn authentication_that_is_needed_is_asked_of_the_file() {
     fs::write(&path, "rate_limit: {}\n").unwrap();
     assert!(web.reload("test").is_err() && web.authenticates());
     assert!(!web.status().unwrap().successful);
+}
+
+/// As on a mount that hangs.
+#[tokio::test]
+async fn files_that_hang_take_no_thread_of_the_sweeps() {
+    let directory = materials();
+    let web = told(directory.path(), PAIR).unwrap();
+    let certificate = directory.path().join("server.crt");
+    fs::remove_file(&certificate).unwrap();
+    assert!(Command::new("mkfifo").arg(&certificate).status().unwrap().success());
+    let (release, released) = mpsc::channel();
+    let mount = thread::spawn(move || {
+        let _ = released.recv_timeout(Duration::from_secs(3));
+        let end = fs::OpenOptions::new().write(true).open(&certificate).unwrap();
+        fs::remove_file(&certificate).unwrap();
+        drop(end);
+    });
+    let began = Instant::now();
+    let watching = tokio::spawn(web.watch());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let took = began.elapsed();
+    // It may have been released by the clock.
+    let _ = release.send(());
+    mount.join().unwrap();
+    watching.abort();
+    assert!(took < Duration::from_secs(2), "it was held up for {took:?}");
 }
 
 #[test]
