@@ -32,8 +32,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// Connections that wait to be accepted; the kernel may allow fewer.
 const BACKLOG: i32 = 4096;
-/// What the kernel keeps of an answer that is not read, and of a request, in bytes.
-const KERNEL_BUFFER: usize = 64 << 10;
+/// What the kernel keeps of an answer that is not read, and of a request, in bytes; Linux takes it twice.
+const KERNEL_BUFFER: usize = 32 << 10;
 /// Lower than the sweeps', which have 0: of a machine that has too little, they get ten times as much.
 const NICE: i32 = 10;
 
