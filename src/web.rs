@@ -5,6 +5,7 @@ mod connection;
 mod crowd;
 mod file;
 mod guard;
+mod handshake;
 pub mod listener;
 pub mod live;
 mod logins;
@@ -14,7 +15,7 @@ mod rate;
 mod stream;
 mod tls;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 pub use live::Web;
 
@@ -36,6 +37,14 @@ pub struct Authenticated(pub bool);
 /// Whether an address is of loopback, IPv4 mapped into IPv6 too.
 pub fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
+}
+
+/// What one peer may have at least: whoever has an IPv6 address has the 2^64 beside it too.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 => v4,
+    }
 }
 
 #[cfg(test)]

@@ -95,7 +95,8 @@ impl Asking<'_> {
         }
         // A web page that points a name of its own here (DNS rebinding) comes over loopback, but says its name.
         let named = self.names().all(|name| name.is_some_and(names_loopback));
-        if self.loopback && named {
+        let loopback = self.loopback && !self.is_forwarded();
+        if loopback && named {
             return Ok(());
         }
         let (allowed, only) = match want {
@@ -105,7 +106,7 @@ impl Asking<'_> {
         match (allowed, self.authenticated) {
             (true, true) => Ok(()),
             (true, false) => Err(PROVE),
-            (false, _) if self.loopback => Err(BY_NAME),
+            (false, _) if loopback => Err(BY_NAME),
             (false, _) => Err(only),
         }
     }
@@ -114,6 +115,15 @@ impl Asking<'_> {
     fn names(&self) -> impl Iterator<Item = Option<&str>> {
         let hosts = self.headers.get_all(header::HOST).iter().map(|host| host.to_str().ok());
         hosts.chain(self.uri.authority().map(|authority| Some(authority.as_str())))
+    }
+
+    /// A proxy beside the agent asks over loopback for whoever asked it.
+    fn is_forwarded(&self) -> bool {
+        self.headers.keys().map(HeaderName::as_str).any(|name| {
+            matches!(name, "forwarded" | "via" | "x-real-ip")
+                || name.starts_with("x-forwarded-")
+                || name.starts_with("x-envoy-")
+        })
     }
 
     /// A browser asks with the passwords and certificates of its user, whichever page made it ask, and says so. A link to the page may
@@ -226,6 +236,16 @@ mod tests {
             assert_eq!(ask((true, false), NO, want, "https://evil.example/", &[("host", "localhost")]), Err(BY_NAME));
             assert_eq!(ask((true, false), NO, want, "/", &[("host", "localhost"), ("host", "evil")]), Err(BY_NAME));
             assert_eq!(ask((true, false), NO, want, "https://localhost/", &[]), Ok(()));
+        }
+    }
+
+    #[test]
+    fn what_a_proxy_forwards_is_not_of_loopback() {
+        for name in ["x-forwarded-for", "x-forwarded-proto", "forwarded", "via", "x-real-ip", "x-envoy-internal"] {
+            let by = |who, access| ask(who, access, Want::Detail, "/", &[("host", "localhost:11450"), (name, "x")]);
+            assert_eq!(by((true, false), NO), Err(LOOPBACK_ONLY), "{name}");
+            assert_eq!(by((true, false), ALL), Err(PROVE), "{name}");
+            assert_eq!(by((true, true), ALL), Ok(()), "{name}");
         }
     }
 

@@ -21,10 +21,9 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::{Peer, live::ConnectionTls, places::Connected, stream::Stream};
+use super::{Peer, handshake::Handshakes, live::ConnectionTls, places::Connected, stream::Stream};
 
 /// Time for a TLS handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
@@ -50,16 +49,17 @@ pub async fn serve(
     stream: Stream,
     mut peer: Peer,
     app: Router,
-    tls: Option<ConnectionTls>,
+    tls: Option<(ConnectionTls, Handshakes)>,
     place: Connected,
     stop: CancellationToken,
 ) {
-    let Some(tls) = tls else {
+    let Some((tls, handshakes)) = tls else {
         return answer(stream, Answerer { app, peer, place: Arc::new(place) }, Speaks::Http1, stop).await;
     };
     let shaken = tokio::select! {
-        shaken = tokio::time::timeout(HANDSHAKE_TIME, TlsAcceptor::from(tls.config).accept(stream)) => shaken,
+        biased;
         () = place.cut().cancelled() => return,
+        shaken = tokio::time::timeout(HANDSHAKE_TIME, handshakes.accept(stream, tls.config)) => shaken,
     };
     // Who cannot speak TLS, or not in time, hears no more.
     let Ok(Ok(stream)) = shaken else { return };

@@ -7,6 +7,8 @@ use std::{
     time::Instant,
 };
 
+use super::network;
+
 /// A member, by the order of coming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id(u64);
@@ -16,8 +18,9 @@ pub struct Id(u64);
 pub struct Crowd<H> {
     most: usize,
     members: BTreeMap<Id, Member<H>>,
-    /// The places of each address.
+    /// The places of each address, and of each network: of IPv6 a /64, which one peer may have whole.
     held: HashMap<IpAddr, usize>,
+    nets: HashMap<IpAddr, usize>,
     came: u64,
 }
 
@@ -33,7 +36,7 @@ struct Member<H> {
 impl<H> Crowd<H> {
     /// Nobody, and `most` places; one at least.
     pub fn new(most: usize) -> Self {
-        Self { most, members: BTreeMap::new(), held: HashMap::new(), came: 0 }
+        Self { most, members: BTreeMap::new(), held: HashMap::new(), nets: HashMap::new(), came: 0 }
     }
 
     /// Nobody is there.
@@ -41,13 +44,14 @@ impl<H> Crowd<H> {
         self.members.is_empty()
     }
 
-    /// Lets a newcomer in, always; gives the one that it costs the place. That is, of the address that holds most places, the oldest
-    /// that is not being answered, else the oldest.
+    /// Lets a newcomer in, always; gives the one that it costs the place. That is, of the network that holds most places the
+    /// address that does, and of that the oldest that is not being answered, else the oldest.
     pub fn enter(&mut self, ip: IpAddr, now: Instant, handle: H) -> (Id, Option<H>) {
         let ip = ip.to_canonical();
         let id = Id(self.came);
         self.came += 1;
         *self.held.entry(ip).or_default() += 1;
+        *self.nets.entry(network(ip)).or_default() += 1;
         let victim = if self.members.len() < self.most { None } else { self.victim() };
         let victim = victim.and_then(|victim| self.remove(victim));
         self.members.insert(id, Member { ip, since: now, answers: 0, handle });
@@ -56,8 +60,8 @@ impl<H> Crowd<H> {
 
     /// The newcomer's place is counted already, and it is not among those who may lose theirs.
     fn victim(&self) -> Option<Id> {
-        let places = |member: &Member<H>| self.held.get(&member.ip).copied().unwrap_or_default();
-        let most = self.held.values().max().copied()?;
+        let places = |member: &Member<H>| (self.nets.get(&network(member.ip)), self.held.get(&member.ip));
+        let most = self.members.values().map(places).max()?;
         let mut greedy = self.members.iter().filter(|(_, member)| places(member) == most);
         let idle = greedy.clone().find(|(_, member)| member.answers == 0);
         idle.or_else(|| greedy.next()).map(|(id, _)| *id)
@@ -65,10 +69,12 @@ impl<H> Crowd<H> {
 
     fn remove(&mut self, id: Id) -> Option<H> {
         let Member { ip, handle, .. } = self.members.remove(&id)?;
-        if let Entry::Occupied(mut held) = self.held.entry(ip) {
-            *held.get_mut() -= 1;
-            if *held.get() == 0 {
-                held.remove();
+        for entry in [self.held.entry(ip), self.nets.entry(network(ip))] {
+            if let Entry::Occupied(mut held) = entry {
+                *held.get_mut() -= 1;
+                if *held.get() == 0 {
+                    held.remove();
+                }
             }
         }
         Some(handle)
@@ -162,6 +168,20 @@ mod tests {
         let mapped = "::ffff:127.0.0.1".parse().unwrap();
         assert_eq!(crowd.enter(mapped, Instant::now(), 1).1, None);
         assert_eq!(crowd.enter(ip(2), Instant::now(), 2).1, Some(0));
+    }
+
+    #[test]
+    fn addresses_of_one_network_pay_together() {
+        let six = |text: &str| text.parse().unwrap();
+        let mut crowd = crowd(5, &[1, 1]);
+        for (name, ip) in ["2001:db8::1", "2001:db8::2", "2001:db8::2"].into_iter().enumerate() {
+            assert_eq!(crowd.enter(six(ip), Instant::now(), name + 2).1, None);
+        }
+        assert_eq!(crowd.enter(six("2001:db8:0:1::1"), Instant::now(), 5).1, Some(3), "within it, who has most");
+        assert_eq!(crowd.enter(six("2001:db8::3"), Instant::now(), 6).1, Some(2), "three with the newcomer");
+        crowd.leave(Id(4));
+        crowd.leave(Id(6));
+        assert_eq!(crowd.nets.len(), 2);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! What every request passes: the rate limit, who asks, and the headers of the answer.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -63,9 +66,17 @@ async fn admit(web: &Web, serving: &Serving, asked: Asked) -> Result<Authenticat
         return Ok(certificate);
     }
     serving.take_token(Instant::now()).map_err(|wait| later(wait, "too many requests: rate_limit"))?;
-    let Some(users) = &serving.users else { return Ok(certificate) };
+    let Some(mut users) = serving.users.clone() else { return Ok(certificate) };
     let (Some((user, password)), Some(peer)) = (asked.credentials, asked.peer) else { return Err(log_in()) };
-    match web.logins().check(users, peer.address.ip(), &user, &password).await {
+    let login = loop {
+        let login = web.logins().check(&users, peer.address.ip(), &user, &password).await;
+        match &web.serving().users {
+            // They changed while it waited: who was taken away is not let in any more.
+            Some(now) if !Arc::ptr_eq(now, &users) => users = now.clone(),
+            _ => break login,
+        }
+    };
+    match login {
         Login::Good => Ok(Authenticated(true)),
         Login::Bad => Err(log_in()),
         Login::Busy => Err(later(Duration::from_secs(1), "too many logins wait")),
@@ -176,6 +187,33 @@ mod tests {
         assert_eq!(ask(&app, "/nothing", Some("alice:right")).await.0.status(), StatusCode::NOT_FOUND);
         // Two refusals, two of them remembered, and one good one; a login without a colon is none.
         assert_eq!(web.status().unwrap().hashes, 3);
+    }
+
+    #[tokio::test]
+    async fn who_waited_is_looked_up_among_the_users_of_the_moment() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("web.yml");
+        let write = |password: &str| {
+            fs::write(&path, format!("basic_auth_users: {{alice: {}}}", bcrypt::hash(password, 4).unwrap())).unwrap();
+        };
+        write("old");
+        let web = Web::load(&path, false).unwrap_or_else(|e| panic!("{e}"));
+        let app = web.guard(Router::new().route("/", get(|| async {}))).layer(Extension(PEER));
+        for (password, expected) in [("old", 401), ("new", 200)] {
+            write("old");
+            web.reload("test").unwrap();
+            let held = web.logins().hold().await;
+            let asking = app.clone();
+            let login = format!("alice:{password}");
+            let asked = tokio::spawn(async move { ask(&asking, "/", Some(&login)).await.0.status() });
+            while web.logins().waiting() == 0 {
+                tokio::task::yield_now().await;
+            }
+            write("new");
+            web.reload("test").unwrap();
+            drop(held);
+            assert_eq!(asked.await.unwrap(), expected, "{password}");
+        }
     }
 
     #[tokio::test]

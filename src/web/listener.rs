@@ -15,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Peer,
     connection::{self, CONNECTION_TIME},
+    handshake::Handshakes,
     is_loopback,
     live::ConnectionTls,
     places::Places,
@@ -31,8 +32,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// Connections that wait to be accepted; the kernel may allow fewer.
 const BACKLOG: i32 = 4096;
-/// What the kernel keeps of an answer that is not read, and of a request, in bytes.
-const KERNEL_BUFFER: usize = 64 << 10;
+/// What the kernel keeps of an answer that is not read, and of a request, in bytes; Linux takes it twice.
+const KERNEL_BUFFER: usize = 32 << 10;
 /// Lower than the sweeps', which have 0: of a machine that has too little, they get ten times as much.
 const NICE: i32 = 10;
 
@@ -108,6 +109,7 @@ async fn accept(
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let places = Places::new(MOST_CONNECTIONS, MOST_ANSWERS);
+    let handshakes = Handshakes::new();
     let connections = TaskTracker::new();
     let mut clock = tokio::time::interval(Duration::from_secs(1));
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -134,7 +136,8 @@ async fn accept(
         let loopback = stream.local_addr().is_ok_and(|local| is_loopback(local.ip())) && is_loopback(peer.ip());
         let place = places.connect(peer.ip());
         let peer = Peer { address: peer, loopback, certificate: false };
-        let served = connection::serve(Stream::new(stream), peer, app.clone(), tls(), place, stop.clone());
+        let tls = tls().map(|tls| (tls, handshakes.clone()));
+        let served = connection::serve(Stream::new(stream), peer, app.clone(), tls, place, stop.clone());
         connections.spawn(Box::pin(served));
     }
     drop(listener);

@@ -132,21 +132,30 @@ impl Web {
 
     /// Looks at the files for ever.
     pub async fn watch(self) {
-        let Some(path) = &self.0.path else { return std::future::pending().await };
+        if self.0.path.is_none() {
+            return std::future::pending().await;
+        }
         let mut watch = tokio::time::interval(WATCH);
         watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             watch.tick().await;
-            let source = file::read(path);
-            let digest = |source: &Result<Source, LoadError>| source.as_ref().ok().map(|source| source.digest);
-            if digest(&source) == Some(self.serving().digest) && self.tried().problem.is_none() {
-                continue;
-            }
-            tokio::time::sleep(SETTLE).await;
-            let again = file::read(path);
-            if digest(&again) == digest(&source) {
-                let _ = self.take(path, again, WATCHED);
-            }
+            let web = self.clone();
+            // Not on a thread of the sweeps: files may hang, and keys take their time.
+            let _ = tokio::task::spawn_blocking(move || web.look()).await;
+        }
+    }
+
+    fn look(&self) {
+        let Some(path) = &self.0.path else { return };
+        let source = file::read(path);
+        let digest = |source: &Result<Source, LoadError>| source.as_ref().ok().map(|source| source.digest);
+        if digest(&source) == Some(self.serving().digest) && self.tried().problem.is_none() {
+            return;
+        }
+        std::thread::sleep(SETTLE);
+        let again = file::read(path);
+        if digest(&again) == digest(&source) {
+            let _ = self.take(path, again, WATCHED);
         }
     }
 
@@ -166,7 +175,7 @@ impl Web {
     fn take(&self, path: &Path, source: Result<Source, LoadError>, why: &str) -> Result<(), String> {
         let mut tried = self.tried();
         if source.as_ref().is_ok_and(|source| source.digest == self.serving().digest) {
-            // What counts stays, with the sessions that clients resume.
+            // What counts stays, with the tokens that are left, and the sessions that may be resumed.
             *tried = Tried { problem: None, succeeded: Timestamp::now() };
             return Ok(());
         }

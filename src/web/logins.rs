@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -11,10 +11,14 @@ use std::{
 use rand::RngCore;
 use sha2::{Digest as _, Sha256};
 
-use super::passwords::{Users, Work};
+use super::{
+    network,
+    passwords::{Users, Work},
+};
 
-/// Most logins that wait for their turn, each from another address.
-const MOST_WAITING: usize = 16;
+/// Most logins that wait for their turn, each from another address: more than a few attackers can fill, and at a quarter of a second
+/// each (cost 10, and the rest after it) no more than a client waits for.
+const MOST_WAITING: usize = 64;
 /// Most refusals that are remembered.
 const MOST_REFUSALS: usize = 128;
 /// After a refusal the place rests for so many times as long as the refusal took.
@@ -73,6 +77,18 @@ impl Logins {
         let Some(waiting) = self.wait(from) else { return Login::Busy };
         // A task of its own: who gave up waiting is known the next time, and a flood that hangs up is not served any faster.
         tokio::spawn(self.clone().in_turn(users.clone(), waiting, login)).await.unwrap_or(Login::Busy)
+    }
+
+    /// Keeps all others waiting until it is dropped.
+    #[cfg(test)]
+    pub async fn hold(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        self.place.clone().lock_owned().await
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        lock(&self.waiting).len()
     }
 
     /// Forgets users that are gone. A digest tells of one hash alone, so another hash needs no forgetting.
@@ -147,14 +163,6 @@ struct Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         lock(&self.logins.waiting).remove(&self.from);
-    }
-}
-
-/// Whoever has an IPv6 address has the 2^64 beside it too.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        v4 => v4,
     }
 }
 

@@ -38,6 +38,14 @@ impl Stream {
     pub const fn new(socket: TcpStream) -> Self {
         Self { socket, parting: None, parted: false }
     }
+
+    /// Waits until the peer sent something, or went.
+    ///
+    /// # Errors
+    /// The socket cannot be waited for.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
 }
 
 impl Drop for Stream {

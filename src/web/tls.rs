@@ -9,7 +9,7 @@ use rustls::{
         CertificateDer, PrivateKeyDer,
         pem::{self, PemObject},
     },
-    server::{NoClientAuth, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{NoClientAuth, NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
 use super::{
@@ -27,7 +27,7 @@ pub fn server_config(path: &Path, tls: &Tls, http2: bool) -> Result<ServerConfig
     let chain = certificates(&tls.cert).map_err(|e| wrong(&tls.cert, e))?;
     let key = PrivateKeyDer::from_pem_slice(tls.key.text.as_bytes()).map_err(|e| match e {
         pem::Error::NoItemsFound => wrong(&tls.key, "no private key in it, expected PEM that is not encrypted".into()),
-        e => wrong(&tls.key, format!("not PEM: {e}")),
+        e => wrong(&tls.key, not_pem(&e)),
     })?;
     let provider = Arc::new(CryptoProvider {
         cipher_suites: tls.suites.clone(),
@@ -44,6 +44,11 @@ pub fn server_config(path: &Path, tls: &Tls, http2: bool) -> Result<ServerConfig
         e => wrong(&tls.key, format!("not a key that can be used: {e}")),
     })?;
     config.ignore_client_order = tls.own_order;
+    if matches!(tls.clients, Clients::Verified { .. }) {
+        // A session that is resumed shows its certificate again unverified, and it may have expired since.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     let protocols: &[&str] = if http2 { &["h2", "http/1.1"] } else { &["http/1.1"] };
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     Ok(config)
@@ -54,8 +59,19 @@ fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, String> {
     match all {
         Ok(all) if all.is_empty() => Err("no certificate in it, expected PEM".into()),
         Ok(all) => Ok(all),
-        Err(e) => Err(format!("not PEM: {e}")),
+        Err(e) => Err(not_pem(&e)),
     }
+}
+
+/// In words of our own: the error's show what it found, and a key on one line is all in it.
+fn not_pem(error: &pem::Error) -> String {
+    let what = match error {
+        pem::Error::MissingSectionEnd { .. } => "a BEGIN line without its END: is the whole block on one line? use `|`",
+        pem::Error::IllegalSectionStart { .. } => "a BEGIN line that does not end in -----",
+        pem::Error::Base64Decode(_) => "the base64 between BEGIN and END is damaged",
+        _ => "it cannot be read",
+    };
+    format!("not PEM: {what}")
 }
 
 fn verifier<'a>(

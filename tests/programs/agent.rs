@@ -106,6 +106,20 @@ fn a_reload_takes_effect_at_once_and_a_bad_one_not_at_all() {
 }
 
 #[test]
+fn requests_to_reload_what_did_not_change_keep_no_sweep_from_its_end() {
+    let ((_control, control), closed) = (listen(), closed());
+    let directory = directory();
+    let names: Vec<String> = (0..20).map(|n| format!("t{n}")).collect();
+    let targets: Vec<_> = names.iter().map(|name| (name.as_str(), closed)).collect();
+    let text = config(control, &targets, "pace: {per_second: 10, spacing: 0s}\n");
+    let agent = Agent::start(directory.path(), &write_config(directory.path(), &text), &[]);
+    wait_for("a sweep that takes longer than a second", SOON, || {
+        assert_eq!(http::post(agent.address, "/-/reload").status, 200);
+        agent.page().value("segprobe_sweep_duration_seconds_count", &[("boundary", "b")]).filter(|sweeps| *sweeps > 0.0)
+    });
+}
+
+#[test]
 fn a_config_map_that_is_swapped_is_noticed() {
     let ((_control, control), (_open, open), closed) = (listen(), listen(), closed());
     let directory = directory();

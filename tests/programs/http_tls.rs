@@ -1,6 +1,7 @@
 //! Clients that want the HTTP server down, over TLS and HTTP/2: the listener as a library, with a page as long as all buffers together.
 
 use std::{
+    collections::VecDeque,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
@@ -21,8 +22,10 @@ use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
     rustls::{
-        ClientConfig, RootCertStore, ServerConfig,
+        ClientConfig, ClientConnection, Error, RootCertStore, ServerConfig, SignatureAlgorithm, SignatureScheme,
         pki_types::{PrivateKeyDer, ServerName},
+        server::{ClientHello, ResolvesServerCert},
+        sign::{CertifiedKey, Signer, SigningKey},
     },
 };
 use tokio_util::sync::CancellationToken;
@@ -43,6 +46,10 @@ struct Served {
 
 impl Served {
     fn start(over_tls: bool) -> Self {
+        Self::start_with(over_tls, |_| {})
+    }
+
+    fn start_with(over_tls: bool, set: impl FnOnce(&mut ServerConfig)) -> Self {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap().self_signed(&key).unwrap();
         let mut trust = RootCertStore::empty();
@@ -53,6 +60,7 @@ impl Served {
             .with_single_cert(vec![certificate.der().clone()], key)
             .unwrap();
         tls.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
+        set(&mut tls);
         let tls = over_tls.then(|| ConnectionTls { config: Arc::new(tls), verifies: false });
 
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -251,5 +259,72 @@ fn handshakes_that_never_end_hold_nobody_up() {
             // A reset, or an alert and the end.
             let _ = timeout(SOON, stream.read_to_end(&mut Vec::new())).await.expect("it is cut after 5 s");
         }
+    });
+}
+
+/// What a signature takes of the server's thread here: as much as a long RSA key's on a slow machine.
+const SIGNATURE: Duration = Duration::from_millis(4);
+
+/// A key that takes its time.
+#[derive(Debug)]
+struct Slow<T>(T);
+
+impl ResolvesServerCert for Slow<Arc<dyn ResolvesServerCert>> {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let pair = self.0.resolve(hello)?;
+        Some(Arc::new(CertifiedKey::new(pair.cert.clone(), Arc::new(Slow(pair.key.clone())))))
+    }
+}
+
+impl SigningKey for Slow<Arc<dyn SigningKey>> {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        Some(Box::new(Slow(self.0.choose_scheme(offered)?)))
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        self.0.algorithm()
+    }
+}
+
+impl Signer for Slow<Box<dyn Signer>> {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        std::thread::sleep(SIGNATURE);
+        self.0.sign(message)
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        self.0.scheme()
+    }
+}
+
+/// Many times more handshakes than the server could sign: newcomers are let in all the same, and the flood goes before it is signed for.
+#[test]
+fn a_flood_of_whole_handshakes_holds_nobody_up() {
+    let served =
+        Arc::new(Served::start_with(true, |tls| tls.cert_resolver = Arc::new(Slow(tls.cert_resolver.clone()))));
+    served.runtime.block_on(async {
+        let (attacker, honest) = (loopback(), loopback());
+        let trusting = ClientConfig::builder().with_root_certificates(served.trust.clone()).with_no_client_auth();
+        let mut client = ClientConnection::new(Arc::new(trusting), "127.0.0.1".try_into().unwrap()).unwrap();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        let flooding = served.clone();
+        let flood = tokio::spawn(async move {
+            let mut held = VecDeque::new();
+            let mut clock = tokio::time::interval(Duration::from_millis(10));
+            loop {
+                clock.tick().await;
+                for _ in 0..10 {
+                    let mut stream = flooding.tcp(attacker).await;
+                    // It may be cut already.
+                    let _ = stream.write_all(&hello).await;
+                    held.push_back(stream);
+                }
+                held.drain(..held.len().saturating_sub(3_000));
+            }
+        });
+        tokio::time::sleep(A_SECOND * 2).await;
+        served.is_well("whole handshakes", honest).await;
+        flood.abort();
     });
 }

@@ -1,6 +1,13 @@
 //! Good and bad files: the cases are those of exporter-toolkit's `web/testdata`, and our own.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use tempfile::TempDir;
@@ -107,6 +114,11 @@ fn good_files() {
     ] {
         let web = told(directory.path(), &text).unwrap_or_else(|e| panic!("{case}: {e}"));
         assert_eq!((web.tls().is_some(), web.authenticates()), (has_tls, authenticates), "{case}");
+        // A certificate is verified each time: it may have expired.
+        if let Some(tls) = web.tls() {
+            let resumes = (tls.config.session_storage.can_cache(), tls.config.send_tls13_tickets > 0);
+            assert_eq!(resumes, (!tls.verifies, !tls.verifies), "{case}");
+        }
     }
 }
 
@@ -168,7 +180,7 @@ fn bad() -> Vec<(&'static str, String, &'static str)> {
         (
             "a certificate that is broken",
             tls_of("broken.pem", "server.key"),
-            "web.yml:2:14: cert_file: broken.pem: not PEM: base64 decode error: InvalidCharacter(33)",
+            "web.yml:2:14: cert_file: broken.pem: not PEM: the base64 between BEGIN and END is damaged",
         ),
         (
             "a certificate that is binary",
@@ -331,6 +343,8 @@ fn bad() -> Vec<(&'static str, String, &'static str)> {
 #[test]
 fn secrets_are_not_shown() {
     let directory = materials();
+    let key =
+        |style: &str, text: &str| format!("tls_server_config:\n  cert_file: server.crt\n  key: {style}\n    {text}\n");
     for text in [
         "basic_auth_users: swordfish\n",
         "basic_auth_users: [swordfish]\n",
@@ -344,9 +358,19 @@ fn secrets_are_not_shown() {
         "tls_server_config:\n  key: |\n    a\n   swordfish\n  cert: x\n",
         "tls_server_config: swordfish\n",
         "http_server_config: {http2: yes}\nbasic_auth_users: {alice: swordfish}\n",
+        // Folded to one line, cut off, damaged; the same of a certificate, for it may be a key in the wrong place.
+        &key(">", "-----BEGIN PRIVATE KEY-----\n    swordfish\n    -----END PRIVATE KEY-----"),
+        &key("|", "-----BEGIN PRIVATE KEY-----\n    swordfish"),
+        &key("|", "-----BEGIN swordfish"),
+        &key("|", "-----BEGIN PRIVATE KEY-----\n    swordfish!\n    -----END PRIVATE KEY-----"),
+        &key("|", "-----BEGIN PRIVATE KEY-----\n    swordfish000\n    -----END PRIVATE KEY-----"),
+        &key(">", "-----BEGIN PRIVATE KEY-----\n    swordfish\n    -----END PRIVATE KEY-----")
+            .replace("key: >", "key_file: server.key\n  client_auth_type: VerifyClientCertIfGiven\n  client_ca: >"),
     ] {
         let told = told(directory.path(), text).err().unwrap_or_else(|| panic!("good: {text}"));
-        assert!(!told.contains("swordfish") && told.starts_with("web.yml:"), "{text}: {told}");
+        // Nor as the numbers of its letters.
+        assert!(!told.contains("swordfish") && !told.contains("115, 119, 111"), "{text}: {told}");
+        assert!(told.starts_with("web.yml:"), "{text}: {told}");
         assert_eq!(told.lines().count(), 1, "{told}");
     }
 }
@@ -370,6 +394,32 @@ fn authentication_that_is_needed_is_asked_of_the_file() {
     fs::write(&path, "rate_limit: {}\n").unwrap();
     assert!(web.reload("test").is_err() && web.authenticates());
     assert!(!web.status().unwrap().successful);
+}
+
+/// As on a mount that hangs.
+#[tokio::test]
+async fn files_that_hang_take_no_thread_of_the_sweeps() {
+    let directory = materials();
+    let web = told(directory.path(), PAIR).unwrap();
+    let certificate = directory.path().join("server.crt");
+    fs::remove_file(&certificate).unwrap();
+    assert!(Command::new("mkfifo").arg(&certificate).status().unwrap().success());
+    let (release, released) = mpsc::channel();
+    let mount = thread::spawn(move || {
+        let _ = released.recv_timeout(Duration::from_secs(3));
+        let end = fs::OpenOptions::new().write(true).open(&certificate).unwrap();
+        fs::remove_file(&certificate).unwrap();
+        drop(end);
+    });
+    let began = Instant::now();
+    let watching = tokio::spawn(web.watch());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let took = began.elapsed();
+    // It may have been released by the clock.
+    let _ = release.send(());
+    mount.join().unwrap();
+    watching.abort();
+    assert!(took < Duration::from_secs(2), "it was held up for {took:?}");
 }
 
 #[test]
