@@ -25,6 +25,12 @@ impl PodOracle {
         Self { zone: zone.clone(), namespaces: pods.iter().map(|(namespace, _)| namespace.clone()).collect(), pods }
     }
 
+    /// Whether `<namespace>.pod.…` is of one of the protected namespaces.
+    fn is_protected(&self, name: &Name) -> bool {
+        let label = name.iter().next().unwrap_or_default();
+        self.namespaces.iter().any(|namespace| namespace.as_bytes() == label)
+    }
+
     fn nobodys(&self, namespace: &str) -> impl Iterator<Item = Question> {
         NOBODYS.iter().filter_map(move |address| question(&self.zone, namespace, address.parse().ok()?))
     }
@@ -69,7 +75,8 @@ impl Technique for PodOracle {
     }
 
     /// A pod is told where its address is answered and one that nobody has is not; the namespace is told where nobody's
-    /// address is answered in it and not elsewhere.
+    /// address is answered in it and not in nobody's namespace. That it is denied in another protected one, which a defence may
+    /// hide alone, says nothing.
     fn read(&self, answer: &Answer<'_>, told: &mut Disclosures) {
         let Answer { question, message, absent, .. } = *answer;
         // Whatever the rcode says, records tell.
@@ -79,7 +86,7 @@ impl Technique for PodOracle {
         let namespace = question.name.base_name();
         let denied = |like: &dyn Fn(&Question) -> bool| absent.iter().any(|q| q.kind == question.kind && like(q));
         if self.nobodys("any").any(|nobodys| first_label(&nobodys) == first_label(question)) {
-            if denied(&|q| q.name.base_name() != namespace) {
+            if denied(&|q| !self.is_protected(&q.name.base_name())) {
                 add_name(&self.zone, &namespace, &mut told.names);
             }
         } else if denied(&|q| q.name.base_name() == namespace) {

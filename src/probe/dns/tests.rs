@@ -388,6 +388,24 @@ fn oracles_tell_what_the_server_tells_them() {
     assert_eq!(of("coredns-1.14.7", "namespaces low kube-system default"), 0);
 }
 
+/// A server that answers for every namespace tells of none, though a defence hides one of them.
+#[test]
+fn a_namespace_is_told_where_nobodys_is_not_answered() {
+    let protected = [("high".into(), "10.244.1.5".parse().unwrap()), ("vault".into(), "10.244.1.6".parse().unwrap())];
+    let pods = PodOracle::new(&zone(), protected);
+    let nobodys_in = |namespace: &str| {
+        let name = name(&format!("192-0-2-77.{namespace}.pod.cluster.local."));
+        Question { name, kind: RecordType::A }
+    };
+    let question = nobodys_in("vault");
+    let mut answered = reply(&question);
+    answered.answers.push(a_record(&question.name));
+    let told = |absent: &[Question]| told_where(&pods, &question, &answered, absent).names.count("vault");
+    assert_eq!(told(&[nobodys_in("nosuch")]), 1);
+    assert_eq!(told(&[nobodys_in("high")]), 0);
+    assert_eq!(told(&[]), 0);
+}
+
 #[test]
 fn a_service_without_records_of_a_type_is_told_by_nodata() {
     let technique = ServiceLookup::new(&zone(), [("high".into(), "web".into())]);
