@@ -81,7 +81,7 @@ pub fn detail(shown: &Shown<'_>, query: &Query) -> String {
     let content = if query.is_filter() {
         list::filtered(shown, &rows, query)
     } else {
-        overview::overview(shown, &rows, &headline, query)
+        overview::overview(shown, &report, &rows, &headline, query)
     };
     let body = html! {
         (header(shown, query))

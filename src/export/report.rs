@@ -266,15 +266,6 @@ impl<'a> Section<'a> {
 pub struct Totals(pub [usize; 4]);
 
 impl Totals {
-    /// Of a snapshot as it is served at `now`; checks that are reported only do not count.
-    pub fn at(snapshot: &Snapshot, now: Instant) -> Self {
-        let mut totals = Self::default();
-        for check in snapshot.checks.iter().filter(|c| c.mode == Mode::Judge) {
-            totals.0[check.reason_at(now).verdict() as usize] += 1;
-        }
-        totals
-    }
-
     /// Of some rows.
     pub fn of_rows<'a>(rows: impl IntoIterator<Item = &'a Row<'a>>) -> Self {
         let mut totals = Self::default();

@@ -7,12 +7,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration, time::Instant};
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::{
-    Run, json,
-    metrics::Metrics,
-    report::{Report, Totals},
-    table, words,
-};
+use super::{Run, json, metrics::Metrics, report::Report, table, words};
 use crate::{
     config::SeriesConfig,
     inventory::{
@@ -280,7 +275,7 @@ fn the_worst_stands_first_and_reports_last() {
         table.starts_with("b  low → high, expected blocked: 1 fail, 1 inconclusive, 1 unverified, 1 pass\n"),
         "{table}"
     );
-    let totals = Totals::at(&snapshot, Instant::now());
+    let totals = Report::new(&run(), &snapshot, Instant::now()).totals;
     assert!(Verdict::ALL.iter().all(|verdict| totals.of(*verdict) == 1), "{totals}");
 }
 

@@ -17,8 +17,12 @@ use crate::support::{
     write_config,
 };
 
-/// Many checks, so that the page is long, swept every 7 s.
 fn config(control: SocketAddr) -> String {
+    many_checks(control, 200)
+}
+
+/// So many checks with series of their own, that the page is long, swept every 7 s.
+pub fn many_checks(control: SocketAddr, count: u16) -> String {
     let target =
         |i| format!("  - {{zone: high, name: t{i}, address: {}, kind: endpoint, ports: [{i}]}}\n", control.ip());
     format!(
@@ -28,9 +32,10 @@ boundaries:
 controls: {{positive: [{{tcp: '{control}'}}]}}
 dns: {{resolver: 127.0.0.1:1, servers: []}}
 pace: {{per_second: 10000, spacing: 0s}}
+series: {{every_check: 1000}}
 targets:
 {}",
-        (1..=200).map(target).collect::<String>()
+        (1..=count).map(target).collect::<String>()
     )
 }
 

@@ -12,7 +12,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rand::RngCore;
 use socket2::{Domain, Socket, Type};
 
-use crate::support::{Agent, SOON, directory, listen, loopback, wait_for, write_config};
+use crate::{
+    http::many_checks,
+    support::{Agent, SOON, directory, listen, loopback, wait_for, write_config},
+};
 
 /// What an honest scraper is promised. Half of the scrapes may take longer here, because the machine may be busy with other tests.
 const A_SECOND: Duration = Duration::from_secs(1);
@@ -27,23 +30,8 @@ const MORE_KIB: u64 = 16 << 10;
 /// Connections of the large crowds: well above the places that there are.
 const CROWD: usize = 400;
 
-/// Many checks, so that the page is longer than all buffers, swept every 7 s.
-fn config(control: SocketAddr) -> String {
-    let target =
-        |i| format!("  - {{zone: high, name: t{i}, address: {}, kind: endpoint, ports: [{i}]}}\n", control.ip());
-    format!(
-        "zones: {{low: {{}}, high: {{}}}}
-boundaries:
-  - {{name: b, from: low, to: high, interval: 7s, tcp: {{attempts: 1, closed: unverified}}, dns: off}}
-controls: {{positive: [{{tcp: '{control}'}}]}}
-dns: {{resolver: 127.0.0.1:1, servers: []}}
-pace: {{per_second: 10000, spacing: 0s}}
-series: {{every_check: 1000}}
-targets:
-{}",
-        (1..=600).map(target).collect::<String>()
-    )
-}
+/// So many that the page is longer than all buffers.
+const CHECKS: u16 = 600;
 
 /// A connection from an address of our own choice.
 fn connect(from: Ipv4Addr, to: SocketAddr, receive_buffer: Option<usize>) -> io::Result<TcpStream> {
@@ -221,7 +209,7 @@ fn an_honest_scraper_does_not_notice_attackers() {
     assert!(hard > 11_000, "10,000 connections need as many descriptors, and {hard} are allowed");
     let (_control, control) = listen();
     let directory = directory();
-    let agent = Agent::start(directory.path(), &write_config(directory.path(), &config(control)), &[]);
+    let agent = Agent::start(directory.path(), &write_config(directory.path(), &many_checks(control, CHECKS)), &[]);
     agent.wait_for_sweeps();
     let sweeps = || agent.page().value("segprobe_sweep_duration_seconds_count", &[("boundary", "b")]).unwrap();
     let (before, began) = (sweeps(), Instant::now());

@@ -6,8 +6,7 @@ use maud::{Markup, html};
 
 use super::{Query, badge, scroll};
 use crate::{
-    export::report::{Row, Totals},
-    ledger::BoundaryView,
+    export::report::{Row, Section},
     model::{CheckKind, Mode, Verdict, plain},
 };
 
@@ -39,8 +38,8 @@ pub struct Matrix {
 }
 
 /// Sorts the judged checks of a boundary into a matrix.
-pub fn matrix(rows: &[&Row<'_>]) -> Matrix {
-    let rows: Vec<&Row<'_>> = rows.iter().filter(|row| row.view.mode == Mode::Judge).copied().collect();
+pub fn matrix(rows: &[Row<'_>]) -> Matrix {
+    let rows: Vec<&Row<'_>> = rows.iter().filter(|row| row.view.mode == Mode::Judge).collect();
     let (targets, rows_left_out) = ends(&rows, target, target_namespace, MOST_ROWS);
     let (sources, columns_left_out) = ends(&rows, source, source_namespace, MOST_COLUMNS);
     let mut cells: BTreeMap<(usize, usize), [usize; 4]> = BTreeMap::new();
@@ -122,23 +121,21 @@ fn source_namespace(row: &Row<'_>) -> End {
 }
 
 /// The matrix of one boundary.
-pub fn show(boundary: &BoundaryView, rows: &[Row<'_>], query: &Query) -> Markup {
-    let own: Vec<&Row<'_>> = rows.iter().filter(|row| row.view.id.boundary == boundary.name).collect();
-    let matrix = matrix(&own);
-    let query = query.of_all().with("boundary", &boundary.name);
+pub fn show(section: &Section<'_>, query: &Query) -> Markup {
+    let matrix = matrix(&section.rows);
+    let query = query.of_all().with("boundary", &section.boundary.name);
     let href = |ends: [&End; 2]| {
         let filters = ends.into_iter().flat_map(|end| &end.filter);
         filters.fold(query.clone(), |query, (key, value)| query.with(key, value)).href()
     };
-    let name = plain(&boundary.name);
+    let name = plain(&section.boundary.name);
     html! {
         h3 {
             a href=(query.href()) { (name) } " "
-            small { (plain(&boundary.from)) " → " (plain(&boundary.to)) ", expected " (boundary.expect) ": "
-                (Totals::of_rows(own.iter().copied())) }
+            small { (plain(&section.heading())) }
         }
         @if matrix.rows.is_empty() {
-            p { "No check of it is judged" @if let Some(why) = &boundary.untested { ": " (plain(why)) } "." }
+            p { "No check of it is judged" @if let Some(why) = section.untested { ": " (plain(why)) } "." }
         } @else {
             (scroll(&format!("Matrix of {name}"), &html! {
                 table.matrix {

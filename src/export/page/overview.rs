@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::{Query, Shown, badge, dns, headline::Headline, list, matrix, moment, scroll, target};
 use crate::{
-    export::report::{Row, Totals},
+    export::report::{Report, Row, Totals, named},
     ledger::{ControlState, Finding},
     model::{Identity, Verdict, plain},
     plan::share::in_words,
@@ -19,15 +19,21 @@ const MOST_SOURCES: usize = 50;
 /// Things not tested that are told.
 const MOST_GAPS: usize = 100;
 
-pub fn overview(shown: &Shown<'_>, rows: &[Row<'_>], headline: &Headline, query: &Query) -> Markup {
+pub fn overview(
+    shown: &Shown<'_>,
+    report: &Report<'_>,
+    rows: &[Row<'_>],
+    headline: &Headline,
+    query: &Query,
+) -> Markup {
     html! {
-        (answer(shown, headline, Totals::of_rows(rows), query))
+        (answer(shown, headline, report.totals, query))
         div.sides {
             (findings(shown, rows, query))
             section aria-labelledby="matrix" {
                 h2 #matrix { "Who reaches what" }
-                @if shown.snapshot.boundaries.is_empty() { p { "No boundary is configured." } }
-                @for boundary in &shown.snapshot.boundaries { (matrix::show(boundary, rows, query)) }
+                @if report.sections.is_empty() { p { "No boundary is configured." } }
+                @for section in &report.sections { (matrix::show(section, query)) }
             }
             (dns::disclosures(rows, query))
             (sweeps(shown))
@@ -170,7 +176,7 @@ fn controls(shown: &Shown<'_>) -> Markup {
                         thead { tr { th { "Vantage" } th { "Trustworthy" } th { "Not trustworthy" } } }
                         tbody { @for (source, controls) in sources.iter().take(MOST_SOURCES) {
                             tr {
-                                td data-label="Vantage" { (plain(&format!("{}/{}", source.namespace, source.name)).trim_start_matches('/')) }
+                                td data-label="Vantage" { (named(source)) }
                                 td data-label="Trustworthy" { (controls.len() - bad(controls)) " of " (controls.len()) " controls" }
                                 td data-label="Not trustworthy" {
                                     @if bad(controls) == 0 { "none" }

@@ -195,7 +195,7 @@ fn a_cell_is_as_bad_as_the_worst_of_its_checks() {
     checks.push(check("reported", Mode::Report, Disclosed));
     let snapshot = snapshot(checks);
     let rows: Vec<Row<'_>> = snapshot.checks.iter().map(|view| row_of(view)).collect();
-    let matrix = matrix(&rows.iter().collect::<Vec<_>>());
+    let matrix = matrix(&rows);
     let labels: Vec<&str> = matrix.rows.iter().map(|end| &*end.label).collect();
     assert_eq!(labels, ["n/t0", "n/t1"], "the worst first, and no reports");
     assert_eq!(matrix.columns.len(), 1);
@@ -224,7 +224,7 @@ fn many_targets_are_told_by_their_namespaces_and_the_rest_is_counted() {
     };
     let of = |snapshot: &Snapshot| {
         let rows: Vec<Row<'_>> = snapshot.checks.iter().map(|view| row_of(view)).collect();
-        matrix(&rows.iter().collect::<Vec<_>>())
+        matrix(&rows)
     };
     let few = of(&many(10));
     let labels: Vec<&str> = few.rows.iter().map(|end| &*end.label).collect();
