@@ -10,7 +10,10 @@ fn main() {
 
     // A build without the repository, as in an image, passes the revision in.
     println!("cargo::rerun-if-env-changed=SEGPROBE_REVISION");
-    println!("cargo::rerun-if-changed=.git/HEAD");
+    // In a worktree it is elsewhere than in .git, and a missing file would run this again in every build.
+    if let Some(head) = output("git", &["rev-parse", "--git-path", "HEAD"]) {
+        println!("cargo::rerun-if-changed={head}");
+    }
     let revision = std::env::var("SEGPROBE_REVISION").ok();
     let revision = revision.or_else(|| output("git", &["rev-parse", "--short=12", "HEAD"]));
     println!("cargo::rustc-env=SEGPROBE_REVISION={}", revision.as_deref().unwrap_or("unknown"));
