@@ -12,8 +12,8 @@ use serde_json::Value;
 use crate::support::{
     Agent, SOON, closed, directory,
     dns::{honest, serve},
-    have, listen, loopback, process,
-    prometheus::{Prometheus, value},
+    listen, loopback, process,
+    prometheus::{Prometheus, releases, value},
     wait_for, write_config,
 };
 
@@ -45,21 +45,24 @@ targets:
     )
 }
 
-/// Starts Prometheus with these agents alone.
-fn scrape(directory: &Path, agents: &[&Agent]) -> Prometheus {
+/// Starts Prometheus with these agents alone, and with the rules.
+fn scrape(program: &Path, directory: &Path, agents: &[&Agent]) -> Prometheus {
     let targets: Vec<String> = agents.iter().map(|agent| format!("'{}'", agent.address)).collect();
     let config = format!(
-        "global: {{scrape_interval: 1s}}
+        "global: {{scrape_interval: 1s, evaluation_interval: 1s}}
+rule_files: ['{}/manifests/alerts/segprobe.rules.yaml']
 scrape_configs: [{{job_name: segprobe, static_configs: [{{targets: [{}]}}]}}]
 ",
+        env!("CARGO_MANIFEST_DIR"),
         targets.join(", ")
     );
-    Prometheus::start(directory, &config)
+    Prometheus::start(program, directory, &config)
 }
 
 #[test]
 fn verdicts_are_scraped_and_those_of_two_zones_join() {
-    if !have("prometheus") {
+    let programs = releases("prometheus");
+    if programs.is_empty() {
         return;
     }
     let ((_control, control), (_open, open), closed, later) = (listen(), listen(), closed(), closed());
@@ -81,7 +84,18 @@ fn verdicts_are_scraped_and_those_of_two_zones_join() {
     let high = Agent::start(&high_directory, &path, &[]);
     high.wait_for_sweeps();
 
-    let prometheus = scrape(directory.path(), &[&low, &high]);
+    for (i, program) in programs.iter().enumerate() {
+        println!("with {}", program.display());
+        let directory = directory.path().join(format!("prometheus-{i}"));
+        fs::create_dir(&directory).unwrap();
+        let prometheus = scrape(program, &directory, &[&low, &high]);
+        assert_scraped(&prometheus, &low);
+        assert_verdicts(&prometheus, [open, closed, later]);
+        assert_rules(&prometheus);
+    }
+}
+
+fn assert_scraped(prometheus: &Prometheus, low: &Agent) {
     wait_for("both are scraped", SOON, || (prometheus.query("up == 1").len() == 2).then_some(()));
     for target in prometheus.api("targets")["data"]["activeTargets"].as_array().unwrap() {
         assert_eq!((&target["health"], &target["lastError"]), (&"up".into(), &"".into()), "{target:#}");
@@ -89,7 +103,9 @@ fn verdicts_are_scraped_and_those_of_two_zones_join() {
     // Nothing was dropped on the way.
     let scraped = prometheus.query(&format!("scrape_samples_scraped{{instance=\"{}\"}}", low.address));
     assert_eq!(value(&scraped[0]), low.page().0.len() as f64);
+}
 
+fn assert_verdicts(prometheus: &Prometheus, [open, closed, later]: [SocketAddr; 3]) {
     // Three TCP checks each, and srv-wildcard and reverse-sweep of the low one; the other techniques are reported only.
     let checks = prometheus.query("sum without(verdict) (segprobe_check_verdict)");
     assert_eq!(checks.len(), 3 + 2 + 3, "{checks:#?}");
@@ -139,9 +155,26 @@ fn verdicts_are_scraped_and_those_of_two_zones_join() {
     assert_eq!(findings.len(), 1, "an outage is no finding: {findings:#?}");
 }
 
+/// Every rule is evaluated without an error, and the reached target raises the alert.
+fn assert_rules(prometheus: &Prometheus) {
+    let breach = "ALERTS{alertname=\"SegprobeBreach\",boundary=\"b-blocked\",alertstate=\"firing\"}";
+    wait_for("the breach is an alert", SOON, || (prometheus.query(breach).len() == 1).then_some(()));
+    let rules = || {
+        let groups = prometheus.api("rules")["data"]["groups"].as_array().unwrap().clone();
+        // This group is evaluated every minute.
+        let often = groups.into_iter().filter(|group| group["name"] != "segprobe.witnessed");
+        often.flat_map(|group| group["rules"].as_array().unwrap().clone()).collect::<Vec<_>>()
+    };
+    wait_for("every rule is evaluated", SOON, || rules().iter().all(|rule| rule["health"] != "unknown").then_some(()));
+    for rule in rules() {
+        assert_eq!((&rule["health"], rule["lastError"].as_str()), (&"ok".into(), None), "{rule:#}");
+    }
+}
+
 #[test]
 fn promtool_has_nothing_to_say() {
-    if !have("promtool") {
+    let programs = releases("promtool");
+    if programs.is_empty() {
         return;
     }
     let ((_control, control), (_open, open)) = (listen(), listen());
@@ -166,8 +199,10 @@ fn promtool_has_nothing_to_say() {
 
     let file = directory.path().join("page");
     fs::write(&file, page).unwrap();
-    let mut command = Command::new("sh");
-    command.args(["-c", "exec promtool check metrics < \"$0\""]).arg(&file);
-    let ended = process::run(command, SOON);
-    assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.as_str()), (Some(0), "", ""), "{ended:?}");
+    for program in programs {
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec \"$0\" check metrics < \"$1\""]).args([&program, &file]);
+        let ended = process::run(command, SOON);
+        assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.as_str()), (Some(0), "", ""), "{program:?}");
+    }
 }

@@ -25,7 +25,7 @@ use crate::{
         Agent, SOON, directory, have, http, listen,
         metrics::Page,
         process,
-        prometheus::{Prometheus, value},
+        prometheus::{Prometheus, promtool, releases, value},
         segprobe,
         tls::{self, Authority},
         wait_for, write_config,
@@ -155,9 +155,12 @@ fn curl_is_let_in_as_the_file_says() {
 
 #[test]
 fn prometheus_scrapes_with_certificate_and_password() {
-    if !have("prometheus") {
-        return;
+    for program in releases("prometheus") {
+        scrape_with_certificate_and_password(&program);
     }
+}
+
+fn scrape_with_certificate_and_password(program: &Path) {
     let hash = bcrypt::hash("right", 4).unwrap();
     let verified = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n";
     let scene = Scene::start(&format!("{PAIR}{verified}basic_auth_users: {{prometheus: {hash}}}\n"));
@@ -180,7 +183,7 @@ fn prometheus_scrapes_with_certificate_and_password() {
         job("wrong-password", "wrong", "client", ""),
         job("wrong-certificate", "right", "stranger", ""),
     );
-    let prometheus = Prometheus::start(scene.path(), &text);
+    let prometheus = Prometheus::start(program, scene.path(), &text);
     let up = |job: &str| prometheus.query(&format!("up{{job=\"{job}\"}}")).first().map(value);
     for job in ["good", "old-tls"] {
         wait_for(job, SOON, || (up(job) == Some(1.0)).then_some(()));
@@ -385,13 +388,7 @@ fn the_files_of_the_documentation_are_good() {
         let web = Web::load(&file, true).unwrap_or_else(|e| panic!("{e}"));
         assert!(web.tls().is_some() && web.authenticates());
     }
-    if !have("promtool") {
-        return;
-    }
-    let scrape = block("# prometheus.yml");
-    fs::write(directory.path().join("prometheus.yml"), scrape).unwrap();
-    let mut command = Command::new("promtool");
-    command.args(["check", "config", "--syntax-only"]).arg(directory.path().join("prometheus.yml"));
-    let ended = process::run(command, SOON);
-    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let scrape = directory.path().join("prometheus.yml");
+    fs::write(&scrape, block("# prometheus.yml")).unwrap();
+    promtool(&["check", "config", "--syntax-only"], &[scrape]);
 }

@@ -7,6 +7,7 @@ use std::{
     fmt::Write as _,
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
+    path::PathBuf,
     thread,
     time::{Duration, SystemTime},
 };
@@ -19,8 +20,8 @@ use crate::{
     support::{
         Agent, closed, directory,
         dns::{honest, leaky, serve},
-        have, listen, loopback,
-        prometheus::{Prometheus, encoded},
+        listen, loopback,
+        prometheus::{Prometheus, encoded, releases},
         wait_for, write_config,
     },
 };
@@ -165,7 +166,8 @@ fn choices(prometheus: &Prometheus, dashboard: &Dashboard) -> Vec<Vec<(String, S
 
 #[test]
 fn dashboards_expressions_are_answered() {
-    if !have("prometheus") {
+    let programs = releases("prometheus");
+    if programs.is_empty() {
         return;
     }
     let (control, open, inside, shut, flapping) = (accepting(), accepting(), accepting(), closed(), closed());
@@ -260,14 +262,18 @@ target_files: ['{}']
         (closed(), "node-4", "segprobe"),
     ];
     let began = seconds();
-    let prometheus = Prometheus::start(directory.path(), &scrape_config(&scraped, others));
-    wait_for("all but one are scraped", LONG, || (prometheus.query("up == 1").len() == 4).then_some(()));
+    let config = scrape_config(&scraped, others);
+    let start = |(i, program): (usize, PathBuf)| Prometheus::start(&program, &sub(&format!("prometheus-{i}")), &config);
+    let started: Vec<Prometheus> = programs.into_iter().enumerate().map(start).collect();
+    // What holds for every release.
+    let all = |condition: &dyn Fn(&Prometheus) -> bool| started.iter().all(condition).then_some(());
+    wait_for("all but one are scraped", LONG, || all(&|prometheus| prometheus.query("up == 1").len() == 4));
 
     // A finding that opens and closes while it is looked at.
-    let opened = || prometheus.query("segprobe_check_verdict{target=\"flapping:80\",verdict=\"fail\"} == 1").len();
-    assert_eq!(opened(), 0);
+    let opened = "segprobe_check_verdict{target=\"flapping:80\",verdict=\"fail\"} == 1";
+    assert!(all(&|prometheus| prometheus.query(opened).is_empty()).is_some());
     let listener = TcpListener::bind(flapping).unwrap();
-    wait_for("the finding is scraped", LONG, || (opened() == 1).then_some(()));
+    wait_for("the finding is scraped", LONG, || all(&|prometheus| prometheus.query(opened).len() == 1));
     drop(listener);
     let verdicts = [
         ("flapping:80", "tcp-connect", "unverified"),
@@ -280,16 +286,24 @@ target_files: ['{}']
     wait_for("it is closed, and the others are what they shall be", LONG, || {
         let is = |(target, check, verdict): &(&str, &str, &str)| {
             let labels = format!("node=\"node-1\",target=\"{target}\",check=\"{check}\",verdict=\"{verdict}\"");
-            prometheus.query(&format!("segprobe_check_verdict{{{labels}}} == 1")).len() == 1
+            let selector = format!("segprobe_check_verdict{{{labels}}} == 1");
+            all(&|prometheus| prometheus.query(&selector).len() == 1).is_some()
         };
         verdicts.iter().all(is).then_some(())
     });
+    for prometheus in &started {
+        assert_answers(prometheus, began);
+        assert_truth(prometheus);
+    }
+}
 
+/// Every expression has an answer, and what panels name is in it.
+fn assert_answers(prometheus: &Prometheus, began: u64) {
     let labels = prometheus.api("labels");
     let labels: BTreeSet<&str> = labels["data"].as_array().unwrap().iter().map(text).collect();
     let mut problems = String::new();
     for dashboard in Dashboard::all() {
-        let choices = choices(&prometheus, &dashboard);
+        let choices = choices(prometheus, &dashboard);
         for expression in dashboard.expressions() {
             let named = named(expression);
             let unknown: Vec<_> =
@@ -307,7 +321,7 @@ target_files: ['{}']
             let title = text(&query.panel["title"]);
             let answers: Vec<_> = all_choices(query.expression, &choices)
                 .iter()
-                .map(|asked| ask(&prometheus, &query, asked, began))
+                .map(|asked| ask(prometheus, &query, asked, began))
                 .collect();
             let peak = answers.iter().map(|answer| answer.peak).fold(0.0, f64::max);
             // What lists single checks grows with their number, which nodes share and the configuration bounds.
@@ -353,7 +367,6 @@ target_files: ['{}']
         }
     }
     assert!(problems.is_empty(), "\n{problems}");
-    assert_truth(&prometheus);
 }
 
 fn all_choices(expression: &str, choices: &[Vec<(String, String)>]) -> Vec<String> {

@@ -1,9 +1,9 @@
 //! The numbers that answer "are we segmented?", from series that were made up: each state once, by promtool.
 
-use std::{fmt::Write as _, fs, process::Command};
+use std::{fmt::Write as _, fs};
 
 use super::{Dashboard, expression_of, interpolate};
-use crate::support::{SOON, directory, have, process};
+use crate::support::{directory, prometheus::promtool};
 
 /// The verdicts, each with one of its reasons.
 const VERDICTS: [(&str, &str); 4] =
@@ -38,9 +38,6 @@ fn pair(name: &str, value: &str) -> (String, String) {
 
 #[test]
 fn dashboards_tell_every_state_and_what_was_short() {
-    if !have("promtool") {
-        return;
-    }
     let dashboards = Dashboard::all();
     let asked = |title: &str, cluster: &str| {
         let variables = [("cluster", cluster.to_owned()), ("job", "segprobe".to_owned())];
@@ -105,8 +102,5 @@ fn dashboards_tell_every_state_and_what_was_short() {
     let directory = directory();
     let file = directory.path().join("states.yaml");
     fs::write(&file, format!("rule_files: []\nevaluation_interval: 1m\ntests:\n{units}")).unwrap();
-    let mut command = Command::new("promtool");
-    command.args(["test", "rules"]).arg(&file);
-    let ended = process::run(command, SOON);
-    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    promtool(&["test", "rules"], &[file]);
 }

@@ -8,8 +8,11 @@ use std::{
 
 use serde_json::Value;
 
-use super::{WORKLOADS, custom::KubernetesSd, documents, is_kind, name, read, rendered, templates};
-use crate::support::{SEGPROBE, SOON, directory, have, process};
+use super::{WORKLOADS, custom::KubernetesSd, documents, is_kind, name, read, rendered, root, templates};
+use crate::support::{
+    SEGPROBE, SOON, directory, have, process,
+    prometheus::{promtool, release_3},
+};
 
 type Labels = BTreeMap<String, String>;
 
@@ -253,13 +256,22 @@ fn pods_found(list: &Value) -> KubernetesSd {
     found
 }
 
+const SCRAPE: &str = "manifests/prometheus/scrape.yaml";
+
+/// The whole file, discovery of pods included.
+#[test]
+fn prometheus_3_reads_the_plain_scrape_configuration() {
+    let Some(program) = release_3("promtool") else { return };
+    let mut command = Command::new(program);
+    command.args(["check", "config"]).arg(root().join(SCRAPE));
+    let ended = process::run(command, SOON);
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+}
+
 /// Debian's Prometheus is built without the discovery of pods: that part has a type of ours, the rest is Prometheus' to check.
 #[test]
 fn prometheus_reads_the_plain_scrape_configuration() {
-    if !have("promtool") {
-        return;
-    }
-    let mut scrape: Value = serde_saphyr::from_str(&read("manifests/prometheus/scrape.yaml")).unwrap();
+    let mut scrape: Value = serde_saphyr::from_str(&read(SCRAPE)).unwrap();
     let job = scrape["scrape_configs"][0].as_object_mut().unwrap();
     let found = pods_found(&job.remove("kubernetes_sd_configs").unwrap());
     assert_eq!((found.role.as_str(), found.selectors.len(), found.selectors[0].role.as_str()), ("pod", 1, "pod"));
@@ -268,8 +280,5 @@ fn prometheus_reads_the_plain_scrape_configuration() {
     let directory = directory();
     let path = directory.path().join("prometheus.yml");
     fs::write(&path, scrape.to_string()).unwrap();
-    let mut command = Command::new("promtool");
-    command.args(["check", "config"]).arg(&path);
-    let ended = process::run(command, SOON);
-    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    promtool(&["check", "config"], &[path]);
 }
