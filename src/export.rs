@@ -10,6 +10,7 @@ pub mod log;
 pub mod markdown;
 pub mod metrics;
 pub mod page;
+mod process;
 pub mod report;
 pub mod sarif;
 pub mod table;

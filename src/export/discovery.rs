@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use prometheus::{Encoder, TextEncoder, core::Collector, process_collector::ProcessCollector};
-
-use super::{REVISION, RUSTVERSION, VERSION, exposition::Exposition, web_configuration::web_configuration};
+use super::{
+    REVISION, RUSTVERSION, VERSION, exposition::Exposition, process::process, web_configuration::web_configuration,
+};
 use crate::{
     discovery::{
         chunks::MOST_BYTES,
@@ -25,10 +25,8 @@ pub fn page(kinds: &[(&'static str, Kind)], written: &Written, web: Option<Statu
     found(&mut page, written);
     applied(&mut page, written);
     web_configuration(&mut page, web);
-    let mut text = page.finish().into_bytes();
-    // Writing to memory cannot fail.
-    let _ = TextEncoder::new().encode(&ProcessCollector::for_self().collect(), &mut text);
-    String::from_utf8(text).unwrap_or_default()
+    process(&mut page);
+    page.finish()
 }
 
 fn watched(page: &mut Exposition, kinds: &[(&'static str, Kind)]) {

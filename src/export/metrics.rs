@@ -6,12 +6,11 @@ use std::{
     time::Instant,
 };
 
-use prometheus::{
-    Encoder, Gauge, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder,
-    process_collector::ProcessCollector,
-};
+use prometheus::{Encoder, Gauge, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
 
-use super::{REVISION, RUSTVERSION, Run, VERSION, exposition::Exposition, web_configuration::web_configuration};
+use super::{
+    REVISION, RUSTVERSION, Run, VERSION, exposition::Exposition, process::process, web_configuration::web_configuration,
+};
 use crate::{
     config::SeriesConfig,
     ledger::{CheckView, DnsEvidence, Evidence, Snapshot, SweepReport},
@@ -98,7 +97,6 @@ impl Metrics {
         r.register(Box::new(metrics.startup.clone()))?;
         r.register(Box::new(metrics.reload_successful.clone()))?;
         r.register(Box::new(metrics.reload_time.clone()))?;
-        r.register(Box::new(ProcessCollector::for_self()))?;
         Ok(metrics)
     }
 
@@ -181,6 +179,7 @@ impl Metrics {
         page.sample("segprobe_icmp_evidence", &[], u8::from(self.run.icmp_evidence));
         results(&mut page, snapshot, series, now);
         web_configuration(&mut page, self.web.status());
+        process(&mut page);
         let mut text = page.finish().into_bytes();
         // Writing to memory cannot fail, and all families are well-formed.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
