@@ -7,7 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rand::Rng;
+use rand::RngExt;
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use rand::RngCore;
+use rand::Rng;
 use sha2::{Digest as _, Sha256};
 
 use super::{

@@ -9,7 +9,7 @@ use std::{
 };
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use rand::RngCore;
+use rand::Rng;
 use socket2::{Domain, Socket, Type};
 
 use crate::{
