@@ -20,15 +20,17 @@ use crate::{
     dynamic::{POLICY, lab, rules},
     engine::Knobs,
     network::{Namespace, fill},
+    skipped,
 };
 
 pub fn trials() -> Vec<Trial> {
+    const NAME: &str = "alertmanager::a-breach-arrives";
     let missing: Vec<&str> = ["prometheus", "prometheus-alertmanager"].into_iter().filter(|p| !installed(p)).collect();
-    let ci = env::var_os("CI").is_some_and(|ci| !ci.is_empty());
-    if !missing.is_empty() {
-        eprintln!("\n*** SKIPPED alertmanager::a-breach-arrives: not installed: {}\n", missing.join(", "));
+    let is_skipped = !missing.is_empty() && !skipped::is_required();
+    if is_skipped {
+        skipped::skip(NAME, &format!("not installed: {}", missing.join(", ")));
     }
-    vec![Trial::test("alertmanager::a-breach-arrives", a_breach_arrives).with_ignored_flag(!missing.is_empty() && !ci)]
+    vec![Trial::test(NAME, a_breach_arrives).with_ignored_flag(is_skipped)]
 }
 
 fn installed(program: &str) -> bool {

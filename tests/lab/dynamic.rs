@@ -2,9 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    fs,
     net::SocketAddr,
-    process::{self, Command, Stdio},
+    process::{Command, Stdio},
     sync::{Arc, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -307,8 +307,8 @@ fn twenty_thousand_targets() -> Result<(), Failed> {
         )
     };
     let targets: Vec<String> = (0..OPEN).map(|i| target(0, i)).chain((0..SILENT).map(|i| target(1, i))).collect();
-    let folder = env::temp_dir().join(format!("segprobe-lab-{}", process::id()));
-    fs::create_dir(&folder)?;
+    let directory = tempfile::tempdir()?;
+    let folder = directory.path();
     fs::write(folder.join("targets.json"), format!("{{\"targets\": [{}]}}", targets.join(",\n")))?;
     // As fast as a listener accepts that shares its core with other trials: what it drops would be a loss.
     let pace = "pace: {in_flight: 60000, per_second: 4000, spacing: 0s}";
@@ -325,7 +325,6 @@ fn twenty_thousand_targets() -> Result<(), Failed> {
         let output = child.wait_with_output()?;
         Ok::<_, std::io::Error>((output, peak.join().expect("it reads on")))
     });
-    fs::remove_dir_all(&folder)?;
     let (output, peak) = output?;
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;

@@ -17,6 +17,8 @@ mod network;
 mod pods;
 mod scenario;
 mod servers;
+#[path = "../support/skipped.rs"]
+mod skipped;
 mod stall;
 
 use std::{
@@ -48,10 +50,8 @@ fn main() -> ExitCode {
         Ok(Entered::Refused(why)) | Err(why) => Err(format!("no user and network namespace of its own: {why}")),
     };
     if let Err(why) = &ready {
-        eprintln!(
-            "\n*** THE LAB DID NOT RUN: {why}\n*** Nothing below was tested. It needs ip, nft and user namespaces.\n"
-        );
-        if std::env::var_os("CI").is_some_and(|ci| !ci.is_empty()) {
+        skipped::skip("lab, all tests (they need ip, nft and user namespaces)", why);
+        if skipped::is_required() {
             return ExitCode::FAILURE;
         }
     }

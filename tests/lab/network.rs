@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     os::fd::AsRawFd,
     process::{self, Command, Stdio},
     thread,
@@ -56,12 +56,12 @@ impl Namespace {
 
     /// Runs `ip` on several commands, one a line.
     pub fn ip(&self, batch: &str) -> Result<(), String> {
-        self.run(|| feed(Command::new("ip").args(["-batch", "-"]), batch))
+        self.run(|| feed(Command::new("ip").args(["-batch", "-"]), batch)).map(drop)
     }
 
     /// Runs `nft` on a text.
     pub fn nft(&self, rules: &str) -> Result<(), String> {
-        self.run(|| feed(Command::new("nft").args(["-f", "-"]), rules))
+        self.run(|| feed(Command::new("nft").args(["-f", "-"]), rules)).map(drop)
     }
 
     /// Makes these rules the only ones of a hook.
@@ -74,22 +74,43 @@ impl Namespace {
         self.run(|| fs::write(&path, value)).map_err(|e| format!("{path}: {e}"))
     }
 
+    /// Whether a socket here has sent a SYN to an IPv4 address and waits for an answer.
+    pub fn is_connecting_to(&self, address: SocketAddr) -> bool {
+        const SYN_SENT: &str = "02";
+        let IpAddr::V4(ip) = address.ip() else { panic!("{address} is not IPv4") };
+        // As the kernel prints it: the address as a number of this machine's byte order.
+        let peer = format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port());
+        let sockets = self.run(|| fs::read_to_string("/proc/thread-self/net/tcp")).expect("its sockets");
+        let columns = sockets.lines().map(|line| line.split_whitespace().skip(2));
+        columns.into_iter().any(|mut of| of.next() == Some(peer.as_str()) && of.next() == Some(SYN_SENT))
+    }
+
+    /// One of the kernel's counters of TCP here, as `ActiveOpens` or `PassiveOpens`.
+    pub fn tcp_counter(&self, name: &str) -> u32 {
+        let snmp = self.run(|| fs::read_to_string("/proc/thread-self/net/snmp")).expect("its counters");
+        let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Tcp:"));
+        let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+        let index = names.split_whitespace().position(|of| of == name).expect("the counter");
+        values.split_whitespace().nth(index).expect("its value").parse().expect("a number")
+    }
+
     /// Leads to the namespace; `ip` takes it for its name.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", process::id(), self.file.as_raw_fd())
     }
 }
 
-fn feed(command: &mut Command, input: &str) -> Result<(), String> {
+/// Runs a program on a text and gives what it prints.
+fn feed(command: &mut Command, input: &str) -> Result<Vec<u8>, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let mut run = || {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         child.stdin.take().expect("it is piped").write_all(input.as_bytes())?;
         child.wait_with_output()
     };
     let output = run().map_err(|e| format!("{program}: {e}"))?;
     match output.status.success() {
-        true => Ok(()),
+        true => Ok(output.stdout),
         false => Err(format!("{program}: {}\n{input}", String::from_utf8_lossy(&output.stderr))),
     }
 }
@@ -195,6 +216,27 @@ impl Network {
             }
         }
         Ok(())
+    }
+
+    /// Makes the router note each connect of the low vantage to the target, before any rule of a scenario drops it.
+    pub fn watch_attempts(&self, family: Family) -> Result<(), String> {
+        // A SYN that is sent again has the same source port: it is the same connect.
+        let rule = "$ip saddr $client tcp dport 5432 tcp flags & (syn | ack) == syn add @attempts { tcp sport }";
+        self.router.nft(&format!(
+            "table inet watch {{\n\
+             set attempts {{ type inet_service; flags dynamic; size 65535; }}\n\
+             chain seen {{ type filter hook prerouting priority -300; {}; }}\n}}",
+            fill(rule, family)
+        ))
+    }
+
+    /// Connects of the low vantage to the target that the router has seen so far.
+    pub fn attempts(&self) -> Result<usize, String> {
+        let list = || feed(Command::new("nft").args(["-j", "list", "set", "inet", "watch", "attempts"]), "");
+        let listed = self.router.run(list)?;
+        let listed: serde_json::Value = serde_json::from_slice(&listed).map_err(|e| format!("nft: {e}"))?;
+        let sets = listed["nftables"].as_array().into_iter().flatten();
+        Ok(sets.filter_map(|object| object["set"]["elem"].as_array()).map(Vec::len).sum())
     }
 
     /// As the kernel has it by default: one ICMP error a second to one address, after a burst of six.

@@ -5,8 +5,9 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr},
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use segprobe::{
@@ -72,8 +73,8 @@ type Listeners = BTreeMap<String, Temper>;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Later {
-    /// Seconds after the start of the sweep.
-    after: f64,
+    /// The moment: the router sees the low vantage's connect to the target of this number, counted from 1.
+    attempt: usize,
     forward: Vec<String>,
 }
 
@@ -239,26 +240,31 @@ impl Scenario {
         icmp_evidence: bool,
         family: Family,
     ) -> Result<SweepReport, String> {
-        thread::scope(|scope| {
-            let began = Instant::now();
-            let change = move || {
-                for later in &self.later {
-                    let at = began + Duration::from_secs_f64(later.after);
-                    thread::sleep(at.saturating_duration_since(Instant::now()));
-                    network.router.rules(Hook::Forward, &filled(&later.forward, family))?;
+        if !self.later.is_empty() {
+            network.watch_attempts(family)?;
+        }
+        let is_over = AtomicBool::new(false);
+        let change = || {
+            for later in &self.later {
+                while network.attempts()? < later.attempt {
+                    if is_over.load(Ordering::Relaxed) {
+                        return Err(format!("the sweep was over before attempt {} was seen", later.attempt));
+                    }
+                    thread::sleep(Duration::from_millis(20));
                 }
-                Ok::<_, String>(Instant::now())
-            };
+                network.router.rules(Hook::Forward, &filled(&later.forward, family))?;
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
             let changing = scope.spawn(change);
             let report = block_on(&network.client, || async {
                 let sweeper = knobs.sweeper(icmp_evidence);
                 sweeper.sweep(&sweeper.plan.legs[0], Part::Reach, &[], &Carried::default()).await
             });
-            let changed = changing.join().expect("it does not panic")?;
-            match changed < report.ended || self.later.is_empty() {
-                true => Ok(report),
-                false => Err("the sweep was over before the network had changed".into()),
-            }
+            is_over.store(true, Ordering::Relaxed);
+            changing.join().expect("it does not panic")?;
+            Ok(report)
         })
     }
 }

@@ -35,8 +35,8 @@ pub fn trials() -> Vec<Trial> {
 }
 
 const AT_ONCE: usize = 1_800;
-const HOW: Reach = Reach { timeout: Duration::from_secs(3), icmp_evidence: true };
-const STALL: Duration = Duration::from_secs(5);
+const HOW: Reach = Reach { timeout: Duration::from_secs(6), icmp_evidence: true };
+const STALL: Duration = Duration::from_secs(8);
 
 /// The outcomes of many probes that are all under way before a stall begins; `meanwhile` runs when they are.
 fn outcomes(
@@ -68,7 +68,7 @@ fn outcomes(
     block_on(from, || tokio::task::unconstrained(work()))
 }
 
-/// The policy goes when all connects have sent their first SYN: the second, a second later, is answered.
+/// The policy goes when all connects have sent their first SYN: a later one, of each second, is answered.
 fn connects() -> Result<(), Failed> {
     let _turn = HEAVY.lock().unwrap_or_else(PoisonError::into_inner);
     let network = Network::new()?;

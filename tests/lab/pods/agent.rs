@@ -24,7 +24,16 @@ use segprobe::{
 use super::node::{CONTROL, NOBODY, Node};
 
 /// Nothing takes longer unless it hangs.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(120);
+
+/// Waits until a condition holds that the sweep under way brings about.
+pub async fn until(what: &str, holds: impl Fn() -> bool) {
+    let give_up = Instant::now() + SOON;
+    while !holds() {
+        assert!(Instant::now() < give_up, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
 
 /// What varies in the configuration of an agent. All texts are YAML.
 #[derive(Clone)]

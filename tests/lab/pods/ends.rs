@@ -7,8 +7,8 @@ use libtest_mimic::Failed;
 use segprobe::{model::Reason, vantage::NetnsId};
 
 use super::{
-    agent::{Agent, Knobs},
-    node::{Node, low},
+    agent::{Agent, Knobs, until},
+    node::{Node, at, low},
     startup::Scheduled,
 };
 use crate::{
@@ -16,9 +16,6 @@ use crate::{
     fake_cri::FakePod,
     network::Namespace,
 };
-
-/// Each sweep lasts two seconds, because the target is silent; this long after its start the pods die.
-const DIES_AFTER: Duration = Duration::from_millis(800);
 
 /// Dies in each way that there is: each ends in `vantage-gone`. What was open before stays a breach.
 pub fn in_mid_sweep() -> Result<(), Failed> {
@@ -30,7 +27,7 @@ pub fn in_mid_sweep() -> Result<(), Failed> {
         pods.push(node.pod(low(&format!("{name}-0"), name), &format!("10.244.1.{last}"))?);
     }
     let _silent = node.server("10.244.2.20", PORT)?;
-    let _open = node.server("10.244.2.21", PORT)?;
+    let (open, _servers) = node.server("10.244.2.21", PORT)?;
     node.policy(&["ip daddr 10.244.2.20 tcp dport 5432 drop"])?;
     let knobs = Knobs {
         targets: vec![("silent", "endpoints: 10.244.2.20".into()), ("open", "endpoints: 10.244.2.21".into())],
@@ -42,7 +39,12 @@ pub fn in_mid_sweep() -> Result<(), Failed> {
     block_on(&node.host, || async {
         let agent = Agent::start(&node, &knobs).await;
         let dies = async {
-            tokio::time::sleep(DIES_AFTER).await;
+            // The target is silent for two seconds: that is the middle of the sweep.
+            until("each pod has reached the one target and tries the other", || {
+                open.tcp_counter("PassiveOpens") as usize >= pods.len()
+                    && pods.iter().all(|pod| pod.namespace.is_connecting_to(at("10.244.2.20", PORT)))
+            })
+            .await;
             let [unmounted, replaced, cut, not_ready, forgotten, _] = pods.as_slice() else { panic!("{names:?}") };
             fs::remove_file(&unmounted.path)?;
             node.lead(&replaced.id, &another.path());
@@ -50,7 +52,7 @@ pub fn in_mid_sweep() -> Result<(), Failed> {
             node.cut(cut)?;
             node.change(&not_ready.id, |pod| pod.ready = false);
             node.forget(&forgotten.id);
-            tokio::time::sleep(DIES_AFTER).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
             node.forget(&cut.id);
             Ok::<_, Failed>(())
         };
@@ -142,7 +144,7 @@ pub fn the_last() -> Result<(), Failed> {
     let node = Node::new()?;
     let _controls = node.controls()?;
     let job = node.pod(low("job-0", "job"), "10.244.1.10")?;
-    let _open = node.server("10.244.2.20", PORT)?;
+    let (open, _servers) = node.server("10.244.2.20", PORT)?;
     let _silent = node.server("10.244.2.21", PORT)?;
     node.policy(&["ip daddr 10.244.2.21 tcp dport 5432 drop"])?;
     let knobs = Knobs {
@@ -153,8 +155,10 @@ pub fn the_last() -> Result<(), Failed> {
     block_on(&node.host, || async {
         let mut agent = Agent::start(&node, &knobs).await;
         let mut scheduled = Scheduled::start(&agent);
-        // It begins within half a second, and takes the two of a time-out.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        until("one target is reached and the other is tried", || {
+            open.tcp_counter("PassiveOpens") > 0 && job.namespace.is_connecting_to(at("10.244.2.21", PORT))
+        })
+        .await;
         node.forget(&job.id);
         agent.until_pods(0).await;
         scheduled.schedule.follow(&agent.plan.legs);
@@ -190,7 +194,8 @@ pub fn of_the_witness() -> Result<(), Failed> {
         // Its network is taken down before the sweep begins, and the runtime tells of its end a moment later.
         node.policy(&["ip saddr { 10.244.1.10, 10.244.1.30 } tcp dport 5432 drop"])?;
         let ends = async {
-            tokio::time::sleep(DIES_AFTER).await;
+            let tries = || prober.namespace.is_connecting_to(at("10.244.2.20", PORT));
+            until("the witness tries the target", tries).await;
             node.forget(&prober.id);
         };
         let (swept, ()) = join(agent.sweep("app=web"), ends).await;

@@ -1,9 +1,6 @@
 //! A probe is a guest: whatever leaves a pod for us leaves it at the configured pace.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use libtest_mimic::Failed;
@@ -104,24 +101,28 @@ fn of_names() -> Result<(), Failed> {
     Ok(())
 }
 
-/// What a pod had sent at some moments.
+/// What a pod had sent, with the moments between which that was read.
 #[derive(Debug, Default)]
-struct Samples(Vec<(Instant, f64)>);
+struct Samples(Vec<(Instant, f64, Instant)>);
 
 impl Samples {
     async fn take(&mut self, pod: &Pod, server: &Running, so_long: Duration) {
         let began = Instant::now();
         while began.elapsed() < so_long {
-            self.0.push((Instant::now(), sent(pod, server)));
+            self.read(pod, server);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        self.0.push((Instant::now(), sent(pod, server)));
+        self.read(pod, server);
+    }
+
+    fn read(&mut self, pod: &Pod, server: &Running) {
+        self.0.push((Instant::now(), sent(pod, server), Instant::now()));
     }
 
     /// Whatever time is looked at, no more was sent in it than the pace allows.
     fn check(&self) {
-        for (index, (from, before)) in self.0.iter().enumerate() {
-            for (until, after) in &self.0[index..] {
+        for (index, (from, before, _)) in self.0.iter().enumerate() {
+            for (_, after, until) in &self.0[index..] {
                 let seconds = (*until - *from).as_secs_f64();
                 let sent = after - before;
                 assert!(sent <= PER_SECOND * seconds + BURST, "{sent} in {seconds} s: {self:?}");
@@ -136,11 +137,6 @@ impl Samples {
 
 /// Connects of a pod so far, and what it asked the server over UDP and TCP.
 fn sent(pod: &Pod, server: &Running) -> f64 {
-    let snmp = pod.namespace.run(|| fs::read_to_string("/proc/thread-self/net/snmp")).expect("its counters");
-    let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Tcp:"));
-    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
-    let index = names.split_whitespace().position(|name| name == "ActiveOpens").expect("the counter");
-    let connects: u32 = values.split_whitespace().nth(index).expect("its value").parse().expect("a number");
     let asked = u32::try_from(server.received().total()).expect("some hundreds");
-    f64::from(connects + asked)
+    f64::from(pod.namespace.tcp_counter("ActiveOpens") + asked)
 }

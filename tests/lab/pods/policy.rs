@@ -15,7 +15,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{
     REJECT,
-    agent::{Agent, Knobs, Swept},
+    agent::{self, Agent, Knobs, Swept},
     node::{CONTROL, Node, at, high, low},
 };
 use crate::{
@@ -120,11 +120,9 @@ pub fn holds() -> Result<(), Failed> {
 
 /// Listeners that were there before and after the attempts, or seem so, behind a policy that is silent or resets.
 pub fn do_not_vouch() -> Result<(), Failed> {
-    /// The attempts are silent for two seconds.
-    const RESTARTS_AFTER: Duration = Duration::from_millis(500);
     let node = Node::new()?;
     let _controls = node.controls()?;
-    let _web = node.pod(low("web-0", "web"), "10.244.1.10")?;
+    let web = node.pod(low("web-0", "web"), "10.244.1.10")?;
     let targets = [
         ("stays", "10.244.1.20", Reason::Blocked),
         ("restarts", "10.244.1.21", Reason::WitnessUnclear),
@@ -160,7 +158,9 @@ pub fn do_not_vouch() -> Result<(), Failed> {
     block_on(&node.host, || async {
         let agent = Agent::start(&node, &knobs).await;
         let restart = async {
-            tokio::time::sleep(RESTARTS_AFTER).await;
+            // Silent for two seconds: the listeners were looked at before, and will be afterwards.
+            let tries = |target: &str| web.namespace.is_connecting_to(at(target, PORT));
+            agent::until("both are tried", || tries("10.244.1.21") && tries("10.244.1.22")).await;
             drop(ending);
             let netns = Netns::open(&restarts.path)?;
             until("it does not stop", || Listeners::of(&netns).is_ok_and(|found| found.ports().next().is_none()));
@@ -342,12 +342,12 @@ pub fn one_family_is_enough() -> Result<(), Failed> {
     let _web = node.pod(low("web-0", "web"), "10.244.1.10")?;
     let _far = node.server("10.244.2.20", PORT)?;
     node.policy(&[&format!("tcp dport 5432 {REJECT}")])?;
-    let knobs = Knobs { targets: vec![("ledger", "endpoints: 10.244.2.20".into())], poll: "8s", ..Knobs::default() };
+    let knobs = Knobs { targets: vec![("ledger", "endpoints: 10.244.2.20".into())], poll: "40s", ..Knobs::default() };
     block_on(&node.host, || async {
         let agent = Agent::start(&node, &knobs).await;
         let began = Instant::now();
         assert_eq!(agent.sweep("app=web").await.reason("ledger"), Reason::NoWitness);
-        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     });
     Ok(())
 }
