@@ -32,14 +32,14 @@ pub fn in_mid_sweep() -> Result<(), Failed> {
     let knobs = Knobs {
         targets: vec![("silent", "endpoints: 10.244.2.20".into()), ("open", "endpoints: 10.244.2.21".into())],
         // The list that is there at the end of the sweep is not the one that knows of the last of them.
-        poll: "700ms",
+        poll: "3s",
         ..Knobs::default()
     };
     let another = Namespace::new()?;
     block_on(&node.host, || async {
-        let agent = Agent::start(&node, &knobs).await;
+        let agent = Agent::of(&knobs.yaml(&node).replace("timeout: 2s", "timeout: 8s")).await;
         let dies = async {
-            // The target is silent for two seconds: that is the middle of the sweep.
+            // The target is silent for eight seconds: that is the middle of the sweep.
             until("each pod has reached the one target and tries the other", || {
                 open.tcp_counter("PassiveOpens") as usize >= pods.len()
                     && pods.iter().all(|pod| pod.namespace.is_connecting_to(at("10.244.2.20", PORT)))
@@ -52,7 +52,7 @@ pub fn in_mid_sweep() -> Result<(), Failed> {
             node.cut(cut)?;
             node.change(&not_ready.id, |pod| pod.ready = false);
             node.forget(&forgotten.id);
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
             node.forget(&cut.id);
             Ok::<_, Failed>(())
         };
