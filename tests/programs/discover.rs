@@ -17,7 +17,7 @@ use crate::{
     support::{
         SEGPROBE, SOON, directory, hostile, http, metrics,
         process::{Ended, Process, run},
-        segprobe, wait_for,
+        segprobe, skip_in_ci_too, wait_for,
     },
 };
 
@@ -683,11 +683,7 @@ fn a_service_is_found() {
 #[test]
 fn a_service_is_found_in_a_real_cluster() {
     let Some(kubeconfig) = std::env::var_os("SEGPROBE_TEST_KUBECONFIG").map(PathBuf::from) else {
-        let why = "SEGPROBE_TEST_KUBECONFIG names no cluster";
-        let _ = std::io::Write::write_all(
-            &mut std::io::stderr(),
-            format!("\n*** SKIPPED a_service_is_found_in_a_real_cluster: {why} ***\n").as_bytes(),
-        );
+        skip_in_ci_too("SEGPROBE_TEST_KUBECONFIG names no cluster");
         return;
     };
     let directory = directory();
