@@ -25,8 +25,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Peer, handshake::Handshakes, live::ConnectionTls, places::Connected, stream::Stream};
 
-/// Time for a TLS handshake.
-const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// Time for a request's headers, and what a connection may idle before them.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// Most bytes of a request's headers, and most that waits unread or unsent in a connection's buffer.
@@ -59,10 +57,10 @@ pub async fn serve(
     let shaken = tokio::select! {
         biased;
         () = place.cut().cancelled() => return,
-        shaken = tokio::time::timeout(HANDSHAKE_TIME, handshakes.accept(stream, tls.config)) => shaken,
+        shaken = handshakes.accept(stream, tls.config) => shaken,
     };
-    // Who cannot speak TLS, or not in time, hears no more.
-    let Ok(Ok(stream)) = shaken else { return };
+    // A peer that cannot speak TLS, or not in time, hears no more.
+    let Ok(stream) = shaken else { return };
     let session = stream.get_ref().1;
     peer.certificate = tls.verifies && session.peer_certificates().is_some();
     let speaks = if session.alpn_protocol() == Some(b"h2") { Speaks::Http2 } else { Speaks::Http1 };

@@ -8,19 +8,21 @@ pub mod metrics;
 pub mod process;
 pub mod prometheus;
 pub mod reference;
+#[path = "../support/skipped.rs"]
+mod skipped;
 pub mod tls;
 pub mod told;
 
 use std::{
-    io::Write,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use process::{Ended, Process};
@@ -28,7 +30,7 @@ use process::{Ended, Process};
 /// The built binary.
 pub const SEGPROBE: &str = env!("CARGO_BIN_EXE_segprobe");
 /// Nothing here takes longer unless it hangs: generous, because other tests run at the same time.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(300);
 
 /// Asks again and again until there is an answer; fails the test when the time is up.
 pub fn wait_for<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
@@ -56,11 +58,32 @@ pub fn loopback() -> Ipv4Addr {
     Ipv4Addr::new(127, 100 + run % 100, high, low)
 }
 
-/// Listens on an address and port of its own; accepts nothing by itself, the kernel does.
+/// Listens on an address and port of its own; accepts nothing by itself, the kernel does: as many connections as a test that is slow
+/// may need, where the standard library would have it refuse the 129th.
 pub fn listen() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind((loopback(), 0)).unwrap();
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from((loopback(), 0)).into()).unwrap();
+    listener.listen(4096).unwrap();
+    let listener = TcpListener::from(listener);
     let address = listener.local_addr().unwrap();
     (listener, address)
+}
+
+/// How many times longer than on an idle processor a thread of the HTTP server's priority takes at this moment: a promise of time is
+/// one of a machine that has the time.
+pub fn slowdown() -> f64 {
+    const WORK: Duration = Duration::from_millis(50);
+    let on_processor = || {
+        let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        Duration::from_nanos(statistics.split(' ').next().unwrap().parse().unwrap())
+    };
+    let work = move || {
+        rustix::process::setpriority_process(None, 10).unwrap();
+        let (began, before) = (Instant::now(), on_processor());
+        while on_processor() < before + WORK {}
+        began.elapsed().as_secs_f64() / WORK.as_secs_f64()
+    };
+    std::thread::spawn(work).join().unwrap().max(1.0)
 }
 
 /// An address and port where nobody listens: it was free a moment ago, and its address is nobody else's.
@@ -71,13 +94,13 @@ pub fn closed() -> SocketAddr {
 /// A listener whose queue is full: the kernel drops further SYNs, so that connects to it hear nothing.
 pub struct Silent {
     pub address: SocketAddr,
-    _listener: socket2::Socket,
+    _listener: Socket,
     _queued: Vec<std::net::TcpStream>,
 }
 
 impl Silent {
     pub fn new() -> Self {
-        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         listener.bind(&SocketAddr::from((loopback(), 0)).into()).unwrap();
         listener.listen(0).unwrap();
         let address = listener.local_addr().unwrap().as_socket().unwrap();
@@ -90,26 +113,31 @@ impl Silent {
     }
 }
 
-/// True when a program is there. Where it is not, the test says so past libtest's capture and is skipped, except in CI.
-pub fn have(program: &str) -> bool {
-    let found = std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).chain(["/usr/sbin".into()]).any(|directory| directory.join(program).is_file())
-    });
-    found || skip(&format!("`{program}` is not installed"))
+/// Where a program is. Where it is absent, the test is skipped, except in CI.
+pub fn path_of(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&path).chain(["/usr/sbin".into()]).map(|place| place.join(program));
+    let found = places.find(|place| place.is_file());
+    if found.is_none() {
+        skip(&format!("`{program}` is not installed"));
+    }
+    found
 }
 
-/// Says loudly that a test is not run, and why; in CI that is a failure.
+/// True when a program is there; else the same as for [`path_of`].
+pub fn have(program: &str) -> bool {
+    path_of(program).is_some()
+}
+
+/// Says that this test is not run, and why; in CI that is a failure.
 pub fn skip(why: &str) -> bool {
-    let test = std::thread::current().name().unwrap_or_default().to_owned();
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci.is_empty()), "{test}: {why}, which CI requires");
+    assert!(!skipped::is_required(), "{why}, which CI requires");
     skip_in_ci_too(why)
 }
 
 /// The same for what CI has not got either.
 pub fn skip_in_ci_too(why: &str) -> bool {
-    let test = std::thread::current().name().unwrap_or_default().to_owned();
-    // Not eprintln!, which libtest keeps to itself where a test passes.
-    let _ = writeln!(std::io::stderr(), "\n*** SKIPPED {test}: {why} ***\n");
+    skipped::skip(std::thread::current().name().unwrap_or("programs"), why);
     false
 }
 
