@@ -7,7 +7,7 @@ use std::{
     io::{BufRead, BufReader, ErrorKind},
     net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -196,15 +196,32 @@ fn many_pods_start_together() {
 }
 
 fn nothing_stays_behind() {
+    // A machine may have any of these of its own: what counts is that the node changes none of them.
+    let outside = || {
+        let paths = ["/sys/class/net/cni0", "/var/lib/cni", "/run/node", "/run/containerd", "/run/netns"];
+        paths.map(|path| (path, Path::new(path).exists()))
+    };
+    let before = outside();
     let node = Node::start();
-    node.run_pod(&PodSpec::new("web", "web-1"));
+    let pod = node.run_pod(&PodSpec::new("web", "web-1"));
     let cgroup = node.cgroup().to_owned();
     assert!(!cgroups(&cgroup).is_empty(), "the pod has cgroups");
     drop(node);
-    assert_eq!(cgroups(&cgroup), Vec::<String>::new());
-    for path in ["/sys/class/net/cni0", "/var/lib/cni", "/run/node"] {
-        assert!(!Path::new(path).exists(), "{path}");
+    wait_for("its cgroups are gone", SOON, || cgroups(&cgroup).is_empty().then_some(()));
+    assert_eq!(outside(), before);
+    for directory in ["/var/lib/cni", "/var/lib/containerd", "/run/containerd", "/run/netns"] {
+        assert_eq!(named(Path::new(directory), &pod.id), None, "a file of the pod");
     }
+}
+
+/// A file or directory with this in its name, at any depth.
+fn named(directory: &Path, text: &str) -> Option<PathBuf> {
+    // What cannot be read, or is gone by now, is none of the node's.
+    fs::read_dir(directory).into_iter().flatten().flatten().find_map(|entry| {
+        let is_it = entry.file_name().to_string_lossy().contains(text);
+        let is_directory = || entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_it { Some(entry.path()) } else { is_directory().then(|| named(&entry.path(), text)).flatten() }
+    })
 }
 
 fn nothing_stays_behind_a_killed_test() {

@@ -47,16 +47,26 @@ fn stops_and_starts() {
     agent.wait_for_verdict("app=back", "ledger:5432", SOON, PASS);
     assert!(is_up(&agent));
 
-    // A restart, as with an update.
-    cluster.node.stop_containerd();
-    let stopped = Instant::now();
-    wait_for("the runtime is down", SOON, || (!is_up(&agent)).then_some(()));
-    let before = judged(&agent, "app=back");
-    wait_for("sweeps go on", SOON, || (judged(&agent, "app=back") != before).then_some(()));
-    assert_eq!(agent.verdict("unknown", "ledger:5432"), None, "the list is fresh enough");
-    cluster.node.start_containerd();
-    assert!(stopped.elapsed() < STALE_AFTER, "a machine too busy for this test: {:?}", stopped.elapsed());
-    wait_for("the runtime is up", SOON, || is_up(&agent).then_some(()));
+    // A restart, as with an update. On a busy machine it may take longer than a list is relied on, and is tried again.
+    let restart = |_: &usize| {
+        let before = judged(&agent, "app=back");
+        wait_for("a sweep has ended", SOON, || (judged(&agent, "app=back") != before).then_some(()));
+        // The next one ends seven seconds later.
+        thread::sleep(Duration::from_secs(3));
+        cluster.node.stop_containerd();
+        let stopped = Instant::now();
+        wait_for("the runtime is down", SOON, || (!is_up(&agent)).then_some(()));
+        let before = judged(&agent, "app=back");
+        wait_for("sweeps go on", SOON, || (judged(&agent, "app=back") != before).then_some(()));
+        let unknown = agent.verdict("unknown", "ledger:5432");
+        let was_short = stopped.elapsed() < STALE_AFTER - Duration::from_secs(1);
+        cluster.node.start_containerd();
+        wait_for("the runtime is up", SOON, || is_up(&agent).then_some(()));
+        assert!(!was_short || unknown.is_none(), "the list is fresh enough: {unknown:?}");
+        was_short
+    };
+    let restarts = (1..=9).find(restart).expect("a restart that is short enough");
+    wait_for("all pods are known", SOON, || agent.verdict("unknown", "ledger:5432").is_none().then_some(()));
 
     // A long stop: there may be pods that nobody knows of.
     cluster.node.stop_containerd();
@@ -79,8 +89,8 @@ fn stops_and_starts() {
     cluster.node.stop_containerd();
     wait_for("the runtime is down", SOON, || (!is_up(&agent)).then_some(()));
     let log = agent.process.stderr();
-    assert!(log.matches("does not tell its pods").count() <= 6, "told once for each stop: {log}");
-    assert_eq!(log.matches("answers again").count(), 2, "{log}");
+    assert!(log.matches("does not tell its pods").count() <= 2 * (restarts + 2), "told once for each stop: {log}");
+    assert_eq!(log.matches("answers again").count(), restarts + 1, "{log}");
     agent.process.signal(Signal::SIGTERM);
     assert_eq!(agent.process.exit_code(SOON), Some(0));
 }

@@ -1,6 +1,6 @@
 //! Pods that are deleted while they are probed from.
 
-use std::{path::PathBuf, thread, time::Duration};
+use std::path::PathBuf;
 
 use libtest_mimic::Trial;
 
@@ -8,7 +8,8 @@ use crate::{
     cluster::Cluster,
     containerd::Pod,
     support::{
-        Config, SOON, Start, ended, holds_network, name, network_of, process::Process, reached, report, wait_for,
+        Config, SOON, Start, ended, holds_network, name, network_of, process::Process, reached, report, tcp_counter,
+        wait_for,
     },
     trial,
 };
@@ -20,19 +21,26 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// So slow that a sweep takes six seconds: six controls, two endpoints, six controls.
+/// Connects of a sweep from a pod before its two endpoints' turn; there are as many after it.
+const CONTROLS: u32 = 6;
+
+/// So slow that a sweep takes seven seconds and a time-out.
 fn slow(cluster: &Cluster) -> Config {
-    Config { pods: "poll: 200ms, per_second: 4, turn_within: 1".into(), ..cluster.config() }
+    Config {
+        boundary: "interval: 20s, tcp: {attempts: 1}, dns: off".into(),
+        pods: "poll: 200ms, per_second: 2, turn_within: 1".into(),
+        ..cluster.config()
+    }
 }
 
 /// Deletes one pod of `front` and the only one of `back` when they are probed from; gives what was theirs.
 fn delete_in_mid_sweep(cluster: &Cluster, process: &Process) -> [((u64, u64), PathBuf); 2] {
     let doomed = [&cluster.front[0], &cluster.back];
     let networks = doomed.map(|pod| network_of(&cluster.node, pod));
-    let held = || networks.iter().all(|network| holds_network(process, *network)).then_some(());
-    wait_for("the sweep has entered the pods", SOON, held);
-    // The controls before the attempts are over, or nearly.
-    thread::sleep(Duration::from_millis(1_500));
+    let connects = |pod: &&Pod| cluster.node.in_network_of(pod, || tcp_counter("ActiveOpens"));
+    let tries = || doomed.iter().all(|pod| connects(pod) > CONTROLS).then_some(());
+    wait_for("the sweep tries the endpoints", SOON, tries);
+    assert!(networks.iter().all(|network| holds_network(process, *network)), "it has entered the pods");
     doomed.iter().for_each(|pod| cluster.node.remove_pod(pod));
     let file = |pod: &Pod| cluster.node.path(pod.netns.as_deref().unwrap());
     [(networks[0], file(doomed[0])), (networks[1], file(doomed[1]))]

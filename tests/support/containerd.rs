@@ -49,7 +49,7 @@ pub use pod::{NODE_IP, Pod, PodSpec};
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// No step takes longer unless it hangs.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(300);
 /// Pods that are started at a time.
 const AT_ONCE: usize = 8;
 const LOG: &str = "/run/node/containerd.log";
