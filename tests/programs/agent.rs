@@ -8,7 +8,7 @@ use std::{
     path::Path,
     process::Command,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
@@ -87,9 +87,7 @@ fn a_reload_takes_effect_at_once_and_a_bad_one_not_at_all() {
     // SIGHUP does the same; what is new is pending until it is swept.
     write_config(directory.path(), &config(control, &[("ledger", open), ("batch", closed)], ""));
     agent.process.signal(Signal::SIGHUP);
-    wait_for("the new target has series", Duration::from_secs(4), || {
-        (targets(&agent) == ["batch:80", "ledger:80"]).then_some(())
-    });
+    wait_for("the new target has series", SOON, || (targets(&agent) == ["batch:80", "ledger:80"]).then_some(()));
 
     // A boundary that is renamed takes all its series with it.
     let renamed = config(control, &[("ledger", open)], "").replace("name: b,", "name: c,");
@@ -186,8 +184,14 @@ fn a_reload_in_the_midst_of_a_sweep_leaves_nothing_behind() {
     assert_eq!(http::post(agent.address, "/-/reload").status, 200);
 
     old.set_nonblocking(true).unwrap();
-    thread::sleep(Duration::from_millis(500));
-    while old.accept().is_ok() {}
+    // What was under way at the reload has arrived when nothing has for two seconds.
+    let mut last = Instant::now();
+    wait_for("nothing more arrives", SOON, || {
+        while old.accept().is_ok() {
+            last = Instant::now();
+        }
+        (last.elapsed() > Duration::from_secs(2)).then_some(())
+    });
     thread::sleep(Duration::from_secs(12));
     assert_eq!(old.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "the old sweep's controls are still running");
 }
@@ -202,8 +206,8 @@ fn it_ends_when_it_is_told_to() {
         // A client that keeps its connection must not keep the agent.
         let _idle = std::net::TcpStream::connect(agent.address).unwrap();
         agent.process.signal(signal);
-        // The grace period, and some time for a busy machine.
-        assert_eq!(agent.process.exit_code(Duration::from_secs(15)), Some(0), "{}", agent.process.stderr());
+        // What Kubernetes waits before it kills.
+        assert_eq!(agent.process.exit_code(Duration::from_secs(30)), Some(0), "{}", agent.process.stderr());
         assert!(agent.process.stderr().contains("message=stopping"));
         assert!(TcpListener::bind(agent.address).is_ok(), "its port is free");
     }

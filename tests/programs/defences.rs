@@ -185,7 +185,7 @@ targets:
 controls: {{positive: [{{tcp: '127.0.0.1:1'}}]}}
 dns:
   resolver: 127.0.0.1:1
-  timeout: 500ms
+  timeout: 1s
   ask_again: 500ms
   queries_per_second: 10000
   servers:

@@ -22,7 +22,7 @@ use hickory_resolver::proto::{
 use serde_json::Value;
 
 use crate::support::{
-    Agent, closed, directory,
+    Agent, SOON, closed, directory,
     dns::{
         Replier, Seen, Tcp, Udp, a, close, empty, honest, is_first, is_technique, name, serve, srv, with_code, write,
     },
@@ -33,7 +33,7 @@ use crate::support::{
 const OTHERS_OFF: &str = "reverse-sweep: off, service-lookup: off, namespace-oracle: off, pod-oracle: off";
 
 /// Time for one attempt in these tests.
-const TIMEOUT: Duration = Duration::from_millis(400);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A server and what must be said of it.
 struct Case {
@@ -212,12 +212,14 @@ fn flood(query: &Message, to: &Replier) {
     if !is_technique(query) {
         return to.send(&honest(query));
     }
-    let mut wrong = wrong_id(query);
-    for i in 0..2_000u16 {
-        let id = query.metadata.id.wrapping_add(i + 1);
-        wrong[..2].copy_from_slice(&id.to_be_bytes());
-        to.send(&wrong);
-    }
+    let (mut wrong, first, to) = (wrong_id(query), query.metadata.id, to.clone());
+    // The control must not wait for the end of it.
+    thread::spawn(move || {
+        for i in 0..2_000u16 {
+            wrong[..2].copy_from_slice(&first.wrapping_add(i + 1).to_be_bytes());
+            to.send(&wrong);
+        }
+    });
 }
 
 /// Answers six queries, which is the control and some of the questions, and is never heard of again.
@@ -367,7 +369,7 @@ fn each_is_called_by_its_name_and_none_grows_or_leaks() {
     let path = write_config(directory.path(), &config("10m", TIMEOUT, 2, all));
     let agent = Agent::start(directory.path(), &path, &[]);
     let swept = || agent.checks()["boundaries"][0]["last_completed"].is_string().then_some(());
-    wait_for("the sweep ends", Duration::from_secs(50), swept);
+    wait_for("the sweep ends", SOON, swept);
 
     let report = agent.checks();
     let mut wrong = Vec::new();
@@ -465,7 +467,7 @@ fn a_silent_server_costs_its_deadline_and_no_more() {
     let path = write_config(directory.path(), &config("7s", Duration::from_secs(2), 10, [("silent", address)]));
     let began = Instant::now();
     let ended = segprobe(&["check", "--config.file", &path, "--output", "json"]);
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(100), "{:?}", began.elapsed());
     let report: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(find(&report, "srv-wildcard", "silent")["verdict"], "inconclusive");
 }

@@ -12,11 +12,11 @@ use std::{
 use crate::{
     demo,
     hostile_dns::hostile_names,
-    support::{Agent, closed, directory, dns::serve, have, listen, process, skip, wait_for, write_config},
+    support::{Agent, closed, directory, dns::serve, have, listen, path_of, process, skip, wait_for, write_config},
 };
 
 /// Some hundred pages are looked at.
-const LONG: Duration = Duration::from_secs(300);
+const LONG: Duration = Duration::from_secs(900);
 /// Of the many checks one in so many is reached.
 const OPEN: usize = 23;
 
@@ -46,9 +46,7 @@ targets:
 #[test]
 fn the_page_in_a_browser() {
     let node = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node");
-    if !(have("node") && have("chromium")) {
-        return;
-    }
+    let (true, Some(chromium)) = (have("node"), path_of("chromium")) else { return };
     if !node.join("node_modules/axe-core").is_dir() {
         skip("`npm ci --prefix tests/node` was not run");
         return;
@@ -97,7 +95,7 @@ targets: [{{zone: high, namespace: payments, service: ledger, endpoints: [{}], p
     let served = agents.iter().map(|(name, agent)| (*name, agent.address)).chain([demo]);
     let pages: BTreeMap<&str, String> = served.map(|(name, address)| (name, format!("http://{address}/"))).collect();
     let mut command = Command::new("node");
-    command.arg(node.join("page.mjs")).arg("/usr/bin/chromium").arg(&shots);
+    command.arg(node.join("page.mjs")).arg(chromium).arg(&shots);
     command.arg(serde_json::to_string(&pages).unwrap());
     let ended = process::run(command, LONG);
     assert_eq!(ended.code, Some(0), "{}\n{}", ended.stdout, ended.stderr);

@@ -187,9 +187,15 @@ fn three_agents_take_turns_and_two_go_on_without_the_third() {
 
     // What had its turn has had it: a reload does not begin anew. Where this is too slow for one interval, in the next.
     let count = || (0..allowed).map(|target| visits(&accepted, target, UNIX_EPOCH).len()).sum::<usize>();
-    let after = (0..5).find_map(|turn| {
+    let after = (0..9).find_map(|turn| {
         let now = next_epoch();
-        thread::sleep(INTERVAL / 2);
+        let is_done = |target| visits(&accepted, target, UNIX_EPOCH).iter().any(|(at, _)| epoch(*at) == now);
+        while !(0..allowed).all(is_done) {
+            if epoch(SystemTime::now()) != now {
+                return None;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
         let before = count();
         let names = [["node-c", "node-a", "node-b"], ["node-b", "node-c", "node-a"]][turn % 2];
         for node in &nodes {

@@ -36,6 +36,8 @@ fn base64(text: &str) -> String {
 #[test]
 fn wrong_passwords_move_no_sweep_and_take_a_bounded_share() {
     const COST: u32 = 7;
+    /// Two hundred a second for two intervals; on a busy machine it takes longer until there are so many.
+    const WRONG_LOGINS: u64 = 2_800;
     let hash = bcrypt::hash("right", COST).unwrap();
     let (directory, (_control, control)) = (directory(), listen());
     let target =
@@ -71,14 +73,14 @@ targets:
         .collect();
     // Somebody honest, who is not known yet, from another address.
     wait_for("bob is let in", SOON, || login(agent.address, Ipv4Addr::new(127, 0, 0, 9), "bob:right"));
-    let during =
-        wait_for("two more sweeps", SOON, || Some(page()).filter(|page| sweeps(page) >= sweeps(&before) + 2.0));
+    let during = wait_for("two more sweeps beside a flood", SOON, || {
+        let is_flood = asked.load(Ordering::Relaxed) >= WRONG_LOGINS;
+        Some(page()).filter(|page| is_flood && sweeps(page) >= sweeps(&before) + 2.0)
+    });
     stop.store(true, Ordering::Relaxed);
     flood.into_iter().for_each(|guesser| guesser.join().unwrap());
     let took = began.elapsed();
 
-    let rate = asked.load(Ordering::Relaxed) as f64 / took.as_secs_f64();
-    assert!(rate > 200.0, "only {rate} wrong logins a second");
     assert_eq!(during.value("segprobe_sweep_overruns_total", &[("boundary", "b")]), Some(0.0));
     assert!(during.all("segprobe_control_ok", &[]).iter().all(|control| control.value == 1.0), "a control is lost");
     let seconds = |page: &Page| page.value("segprobe_sweep_duration_seconds_sum", &[("boundary", "b")]).unwrap();

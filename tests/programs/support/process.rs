@@ -1,6 +1,8 @@
 //! Child processes: started with their output in files, ended by their own id, never left behind.
 
 use std::{
+    env,
+    ffi::OsString,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -14,6 +16,58 @@ use nix::{
 };
 
 use super::wait_for;
+
+/// What programs read of their environment: node, pod and cluster, language and time zone, colours and width, proxies, files of the user.
+const SETTINGS: &[&str] = &[
+    "NODE_NAME",
+    "POD_NAMESPACE",
+    "KUBECONFIG",
+    "KUBERNETES_SERVICE_HOST",
+    "KUBERNETES_SERVICE_PORT",
+    "LANG",
+    "LANGUAGE",
+    "LC_*",
+    "TZ",
+    "COLUMNS",
+    "LINES",
+    "NO_COLOR",
+    "CLICOLOR",
+    "CLICOLOR_FORCE",
+    "FORCE_COLOR",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "CURL_HOME",
+    "BASH_ENV",
+    "ENV",
+    "NODE_OPTIONS",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PERL5OPT",
+    "GODEBUG",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "RUST_BACKTRACE",
+];
+
+/// Programs behave alike whoever runs the tests: of these settings they get only what the test itself has set.
+fn without_the_users_settings(command: &mut Command) {
+    let set: Vec<OsString> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
+    for (name, _) in env::vars_os().filter(|(name, _)| !set.contains(name)) {
+        let is_it = |setting: &&str| match setting.strip_suffix('*') {
+            Some(prefix) => name.to_string_lossy().starts_with(prefix),
+            None => name == **setting,
+        };
+        if SETTINGS.iter().any(|setting| is_it(setting)) {
+            command.env_remove(name);
+        }
+    }
+}
 
 /// A running process; killed when dropped.
 pub struct Process {
@@ -37,8 +91,7 @@ impl Process {
     ) -> Self {
         let (out, err) = (directory.join(format!("{name}.out")), directory.join(format!("{name}.err")));
         command.stdin(Stdio::null()).stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
-        // What the surroundings would say of node and pod, and of colours.
-        command.env_remove("NODE_NAME").env_remove("POD_NAMESPACE").env_remove("CLICOLOR_FORCE");
+        without_the_users_settings(&mut command);
         let child = spawn(&mut command).unwrap_or_else(|e| panic!("start {command:?}: {e}"));
         Self { child, out, err }
     }
