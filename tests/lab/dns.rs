@@ -86,7 +86,7 @@ const KINDS: [CheckKind; 6] = [
     CheckKind::ZoneTransfer,
 ];
 
-const TIMEOUT: Duration = Duration::from_millis(200);
+const TIMEOUT: Duration = Duration::from_millis(400);
 /// Questions a second.
 const FAST: u32 = 2000;
 /// Slow enough that something can happen in the middle.

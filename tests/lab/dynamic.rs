@@ -72,10 +72,12 @@ async fn sweep(sweeper: &Arc<Sweeper>, ledger: &Ledger) -> SweepReport {
     sweeper.sweep(leg, Part::Reach, &[], &ledger.carried(leg)).await
 }
 
-/// How many sweeps came to each conclusion, each with a sweeper of its own, every second one with a witness.
-fn repeat(network: &Network, knobs: &Knobs, family: Family) -> BTreeMap<Reason, usize> {
+/// How many sweeps came to each conclusion, each with a sweeper of its own, every second one with a witness; and the longest time for
+/// which this process had no processor.
+fn repeat(network: &Network, knobs: &Knobs, family: Family) -> (BTreeMap<Reason, usize>, Duration) {
     const TIMES: usize = 100;
-    const AT_ONCE: usize = 50;
+    const AT_ONCE: usize = 25;
+    const TICK: Duration = Duration::from_millis(20);
     block_on(&network.client, || async {
         let one = async |index: usize| {
             let witness = (index % 2 == 1).then(|| fill("$witness", family));
@@ -83,12 +85,18 @@ fn repeat(network: &Network, knobs: &Knobs, family: Family) -> BTreeMap<Reason, 
             let report = sweeper.sweep(&sweeper.plan.legs[0], Part::Reach, &[], &Carried::default()).await;
             report.results[0].reason
         };
-        let mut counts = BTreeMap::new();
+        let (mut counts, mut longest) = (BTreeMap::new(), Duration::ZERO);
         let mut reasons = stream::iter(0..TIMES).map(one).buffer_unordered(AT_ONCE);
-        while let Some(reason) = reasons.next().await {
-            *counts.entry(reason).or_default() += 1;
+        loop {
+            let began = Instant::now();
+            tokio::select! {
+                reason = reasons.next() => match reason {
+                    Some(reason) => *counts.entry(reason).or_default() += 1,
+                    None => return (counts, longest),
+                },
+                () = tokio::time::sleep(TICK) => longest = longest.max(began.elapsed()),
+            }
         }
-        counts
     })
 }
 
@@ -98,21 +106,28 @@ fn loss_never_proves() -> Result<(), Failed> {
     both_families(|family| {
         let (network, _servers, knobs) = lab(family)?;
         rules(&network, family, &["numgen random mod 100 < 30 drop"])?;
-        let reasons = repeat(&network, &knobs, family);
+        let (reasons, _) = repeat(&network, &knobs, family);
         let proven = reasons.keys().any(|reason| reason.verdict() > Verdict::Inconclusive);
         if proven { Err(format!("an open path looks blocked: {reasons:?}").into()) } else { Ok(()) }
     })
 }
 
-/// Nothing is lost: two hundred sweeps of a blocked path and as many of an open one, nothing `inconclusive`.
+/// Nothing is lost: two hundred sweeps of a blocked path and as many of an open one, nothing `inconclusive`. A process that has no
+/// processor for longer than half a second may take that for a loss, and does not take it for anything else.
 fn no_loss_always_proves() -> Result<(), Failed> {
     both_families(|family| {
         let (network, _servers, knobs) = lab(family)?;
-        let open = repeat(&network, &knobs, family);
-        assert_eq!(open, [(Reason::Reached, 100)].into());
+        let proves = |(mut seen, stalled): (BTreeMap<Reason, usize>, Duration), expected: &[(Reason, usize)]| {
+            if stalled > Duration::from_millis(500) {
+                seen.retain(|reason, _| reason.verdict() != Verdict::Inconclusive);
+                assert!(seen.keys().all(|reason| expected.iter().any(|(of, _)| of == reason)), "{seen:?}");
+            } else {
+                assert_eq!(seen, expected.iter().copied().collect(), "without a stall: {stalled:?}");
+            }
+        };
+        proves(repeat(&network, &knobs, family), &[(Reason::Reached, 100)]);
         rules(&network, family, &[POLICY])?;
-        let blocked = repeat(&network, &knobs, family);
-        assert_eq!(blocked, [(Reason::NoWitness, 50), (Reason::Blocked, 50)].into());
+        proves(repeat(&network, &knobs, family), &[(Reason::NoWitness, 50), (Reason::Blocked, 50)]);
         Ok(())
     })
 }

@@ -16,7 +16,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::support::{Agent, SOON, directory, listen, metrics::Page, wait_for, write_config};
 
-/// A page, asked for from this address with a user and a password; none where it is refused.
+/// A page, asked for from this address with a user and a password; none where it is refused, or cut because it had to wait too long.
 pub fn login(address: SocketAddr, from: Ipv4Addr, login: &str) -> Option<String> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
@@ -25,7 +25,7 @@ pub fn login(address: SocketAddr, from: Ipv4Addr, login: &str) -> Option<String>
     stream.set_read_timeout(Some(SOON)).unwrap();
     write!(stream, "GET /metrics HTTP/1.0\r\nAuthorization: Basic {}\r\n\r\n", base64(login)).unwrap();
     let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
+    stream.read_to_string(&mut text).ok()?;
     text.starts_with("HTTP/1.0 200").then_some(text)
 }
 
@@ -57,7 +57,8 @@ targets:
     fs::write(&file, format!("basic_auth_users: {{alice: {hash}, bob: {hash}}}\n")).unwrap();
     let agent = Agent::start(directory.path(), &config, &["--web.config.file", file.to_str().unwrap()]);
     let page = || {
-        Page::parse(login(agent.address, Ipv4Addr::LOCALHOST, "alice:right").unwrap().split_once("\r\n\r\n").unwrap().1)
+        let answer = wait_for("the page", SOON, || login(agent.address, Ipv4Addr::LOCALHOST, "alice:right"));
+        Page::parse(answer.split_once("\r\n\r\n").unwrap().1)
     };
     let sweeps = |page: &Page| page.value("segprobe_sweep_duration_seconds_count", &[("boundary", "b")]).unwrap_or(0.0);
     let hashes = |page: &Page| page.value("segprobe_web_password_hashes_total", &[]).unwrap();
