@@ -679,7 +679,8 @@ fn a_service_is_found() {
     is_found(directory.path(), &kube.kubeconfig());
 }
 
-/// The same on the cluster that SEGPROBE_TEST_KUBECONFIG leads to, with `kubectl`: there is none in CI, so it is not asked for there.
+/// The same on the cluster that SEGPROBE_TEST_KUBECONFIG names, with `kubectl`. CI's cluster runs in another stage, so CI does not
+/// require this test.
 #[test]
 fn a_service_is_found_in_a_real_cluster() {
     let Some(kubeconfig) = std::env::var_os("SEGPROBE_TEST_KUBECONFIG").map(PathBuf::from) else {
