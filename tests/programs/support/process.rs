@@ -63,7 +63,7 @@ fn without_the_users_settings(command: &mut Command) {
             Some(prefix) => name.to_string_lossy().starts_with(prefix),
             None => name == **setting,
         };
-        if SETTINGS.iter().any(|setting| is_it(setting)) {
+        if SETTINGS.iter().any(is_it) {
             command.env_remove(name);
         }
     }
