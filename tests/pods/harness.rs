@@ -216,7 +216,7 @@ fn nothing_stays_behind() {
 
 /// A file or directory with this in its name, at any depth.
 fn named(directory: &Path, text: &str) -> Option<PathBuf> {
-    // What cannot be read, or is gone by now, is none of the node's.
+    // An entry that cannot be read, or is gone by now, is not the node's.
     fs::read_dir(directory).into_iter().flatten().flatten().find_map(|entry| {
         let is_it = entry.file_name().to_string_lossy().contains(text);
         let is_directory = || entry.file_type().is_ok_and(|kind| kind.is_dir());

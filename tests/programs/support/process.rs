@@ -55,7 +55,7 @@ const SETTINGS: &[&str] = &[
     "RUST_BACKTRACE",
 ];
 
-/// Programs behave alike whoever runs the tests: of these settings they get only what the test itself has set.
+/// Programs behave the same for every user: of these settings they get only what the test itself has set.
 fn without_the_users_settings(command: &mut Command) {
     let set: Vec<OsString> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
     for (name, _) in env::vars_os().filter(|(name, _)| !set.contains(name)) {
