@@ -33,6 +33,9 @@ const SWEEPS: usize = 1000;
 const CHURNERS: usize = 4;
 /// Sweeps at the same time, as of several boundaries. A pod in trouble makes each wait for the runtime's next list.
 const AT_ONCE: usize = 20;
+/// Of one sweep: pods are entered, and listeners are read before and after the attempts, each time by a thread that may block
+/// and a visitor. On a busy machine those of the last step are still there when the next one starts its own.
+const THREADS: usize = 3 * 2;
 
 /// In a process of its own, so that other trials' threads and descriptors do not count.
 pub fn nothing_is_left() -> Result<(), Failed> {
@@ -85,9 +88,8 @@ pub fn churn() {
             assert!(speakers > SWEEPS * 2, "the others spoke as well: {speakers}");
         });
         drop(stops);
-        // Besides those that were there before: the churner, the runtime's own, visitors; and the runtime's pool for what
-        // blocks, which starts a thread where the last has not come to rest yet.
-        assert!(most_blocking <= before.0 + 5 + 2 * AT_ONCE, "{most_blocking} threads");
+        // Besides those that were there before: the churner and the runtime's own. The number of sweeps does not matter.
+        assert!(most_blocking <= before.0 + 5 + AT_ONCE * THREADS, "{most_blocking} threads");
     });
     assert!(churned.load(Ordering::Relaxed) > 20, "pods were replaced {churned:?} times");
     for number in 0..CHURNERS {
