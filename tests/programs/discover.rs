@@ -17,7 +17,7 @@ use crate::{
     support::{
         SEGPROBE, SOON, directory, hostile, http, metrics,
         process::{Ended, Process, run},
-        segprobe, skip_in_ci_too, wait_for,
+        segprobe, wait_for,
     },
 };
 
@@ -641,64 +641,4 @@ fn config_maps(text: &str) -> Vec<ConfigMap> {
         ConfigMap { namespace: of("/metadata/namespace"), text: of("/data/targets.json") }
     };
     text.split("---\n").filter(|document| !document.is_empty()).map(of).collect()
-}
-
-// --- The same on any cluster ---
-
-/// A namespace that is made for this and deleted afterwards, a Service without a selector, and a slice of its own.
-fn made_up() -> [Value; 3] {
-    let name = "segprobe-discovery-test";
-    let mut service = service("ledger", "None");
-    let mut slice = slice("ledger", &["203.0.113.5"]);
-    for object in [&mut service, &mut slice] {
-        object["metadata"]["namespace"] = name.into();
-        object["apiVersion"] = "v1".into();
-    }
-    slice["apiVersion"] = "discovery.k8s.io/v1".into();
-    let namespace =
-        json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name, "labels": {"segprobe-test": "in"}}});
-    [namespace, service, slice]
-}
-
-fn is_found(directory: &Path, kubeconfig: &Path) {
-    let settings = "zones: {high: {namespace_labels: {segprobe-test: in}, targets: true}}\ninto: [segprobe]\n";
-    let printed = once(directory, kubeconfig, settings);
-    assert_eq!(printed.code, Some(0), "{}", printed.stderr);
-    let texts = config_maps(&printed.stdout).into_iter().map(|d| d.text);
-    let files: Vec<Value> = texts.map(|text| serde_json::from_str(&text).unwrap()).collect();
-    let targets: Vec<&Value> = files.iter().flat_map(|file| file["targets"].as_array().unwrap()).collect();
-    let ports = json!([{"port": 443, "target_port": 8443}]);
-    let expected = json!([{"zone": "high", "namespace": "segprobe-discovery-test", "service": "ledger",
-        "endpoints": ["203.0.113.5"], "ports": ports}]);
-    assert_eq!(json!(targets), expected);
-}
-
-#[test]
-fn a_service_is_found() {
-    let (kube, directory) = (FakeKube::start(made_up().into(), &[]), directory());
-    is_found(directory.path(), &kube.kubeconfig());
-}
-
-/// The same on the cluster that SEGPROBE_TEST_KUBECONFIG names, with `kubectl`. CI's cluster runs in another stage, so CI does not
-/// require this test.
-#[test]
-fn a_service_is_found_in_a_real_cluster() {
-    let Some(kubeconfig) = std::env::var_os("SEGPROBE_TEST_KUBECONFIG").map(PathBuf::from) else {
-        skip_in_ci_too("SEGPROBE_TEST_KUBECONFIG names no cluster");
-        return;
-    };
-    let directory = directory();
-    let kubectl = |arguments: &[&str]| {
-        let mut command = Command::new("kubectl");
-        command.args(arguments).env("KUBECONFIG", &kubeconfig);
-        run(command, Duration::from_secs(120))
-    };
-    let objects = directory.path().join("objects.json");
-    let list = json!({"kind": "List", "apiVersion": "v1", "items": made_up()});
-    fs::write(&objects, list.to_string()).unwrap();
-    let applied = kubectl(&["apply", "-f", objects.to_str().unwrap()]);
-    assert_eq!(applied.code, Some(0), "{}", applied.stderr);
-    let ended = std::panic::catch_unwind(|| is_found(directory.path(), &kubeconfig));
-    kubectl(&["delete", "namespace", "segprobe-discovery-test"]);
-    ended.unwrap();
 }

@@ -132,11 +132,6 @@ pub fn have(program: &str) -> bool {
 /// Says that this test is not run, and why; in CI that is a failure.
 pub fn skip(why: &str) -> bool {
     assert!(!skipped::is_required(), "{why}, which CI requires");
-    skip_in_ci_too(why)
-}
-
-/// The same for what CI has not got either.
-pub fn skip_in_ci_too(why: &str) -> bool {
     skipped::skip(std::thread::current().name().unwrap_or("programs"), why);
     false
 }
