@@ -28,6 +28,7 @@ mod witnesses;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
+use nix::sys::stat::{Mode, umask};
 
 /// A trial waits most of its time; what it starts keeps both cores of a small machine busy.
 const TRIALS_AT_ONCE: usize = 4;
@@ -36,6 +37,8 @@ fn main() -> ExitCode {
     if std::env::var_os(harness::HOLD).is_some() {
         harness::hold_a_node();
     }
+    // Plain users read what is written here, whatever the umask of the user who runs the tests is.
+    umask(Mode::from_bits_truncate(0o022));
     let missing = containerd::missing();
     if let Some(why) = &missing {
         skipped::skip(

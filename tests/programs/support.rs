@@ -21,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::stat::{Mode, umask};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
@@ -44,8 +45,10 @@ pub fn wait_for<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Option
     }
 }
 
-/// A directory that vanishes with the test.
+/// A directory that vanishes with the test. What is written into it can be read by the plain user as whom programs run where
+/// the tests are run by root, whatever root's own umask is.
 pub fn directory() -> TempDir {
+    umask(Mode::from_bits_truncate(0o022));
     tempfile::Builder::new().prefix("segprobe-test-").tempdir().unwrap()
 }
 
