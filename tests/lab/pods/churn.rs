@@ -34,7 +34,7 @@ const CHURNERS: usize = 4;
 /// Sweeps at the same time, as of several boundaries. A pod in trouble makes each wait for the runtime's next list.
 const AT_ONCE: usize = 20;
 /// Of one sweep: pods are entered, and listeners are read before and after the attempts, each time by a thread that may block
-/// and a visitor. On a busy machine those of the last step are still there when the next one starts its own.
+/// and a visitor. On a busy machine the threads of one step are still there when the next one starts its own.
 const THREADS: usize = 3 * 2;
 
 /// In a process of its own, so that other trials' threads and descriptors do not count.
